@@ -1,0 +1,45 @@
+# make run      all notebooks, executed into build/      make test     the tests
+# make publish  renders notebooks, models, figures and README's tables in place (needs MNIST)
+# make readme   README's tables from models/*.json       make clean    removes build/ and .venv/
+# Another Python:  make run PYTHON=python3.12            Some notebooks:  make run NOTEBOOKS=01_eda
+
+.PHONY: run test publish readme clean
+.DELETE_ON_ERROR:
+
+NOTEBOOKS ?=
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+  $(if $(shell $(p) -c 'import sys, ensurepip, venv; print(*[1] * ((3, 11) <= sys.version_info < (3, 14)))' 2>/dev/null),$(p))))
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+run: .venv/ready
+	@.venv/bin/python -m src.render run $(NOTEBOOKS)
+
+test: .venv/ready-to-test
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet .
+	@.venv/bin/python -m pytest --cov=src --cov-fail-under=90
+
+publish: .venv/ready
+	@.venv/bin/python -m src.render publish $(NOTEBOOKS)
+
+readme: .venv/ready
+	@.venv/bin/python -m src.render readme
+
+clean:
+	rm -rf build .venv *.egg-info
+
+.venv/bin/python:
+	@$(or $(PYTHON),false) -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+	  echo "This needs Python 3.11, 3.12 or 3.13 with its venv module. Install one (Debian and Ubuntu:"; \
+	  echo "apt install python3 python3-venv; macOS: brew install python@3.12; any system: python.org),"; \
+	  echo "then run make again, naming it if need be: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/ready: requirements.txt constraints.txt pyproject.toml | .venv/bin/python
+	@echo "Installing into .venv (about 2 GB, once; a few minutes) ..."
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+.venv/ready-to-test: .venv/ready
+	@$(PIP) -e '.[test]'
+	@touch $@

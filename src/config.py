@@ -1,0 +1,66 @@
+"""Paths, fixed facts, JSON files. Nothing is read or written on import."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGE_SHAPE = (28, 28, 1)
+CLASSES = 10
+PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
+
+
+def results_dir(kind: str, source: str = "mnist") -> Path:
+    """The folder for what a run makes, created if need be.
+
+    `kind` is "models" or "figures". Results go under `build/`, those of the embedded
+    sample (`source="sample"`) under `build/sample/`, so that the two never mix. The
+    environment variable MNIST_RESULTS_DIR names another folder in place of `build/`.
+    """
+    base = Path(os.environ.get("MNIST_RESULTS_DIR") or ROOT / "build")
+    folder = (base / "sample" if source == "sample" else base) / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def find_result(name: str, kind: str = "models", source: str = "mnist") -> Path:
+    """Your own file `name` where there is one, else the published one.
+
+    Raises FileNotFoundError, naming both places and the notebook to run, where there is none.
+    """
+    yours = results_dir(kind, source) / name
+    published = ROOT / kind / name
+    for path in (yours, published):
+        if path.exists():
+            return path
+    raise FileNotFoundError(
+        f"{name} is neither in {yours.parent} nor in {published.parent}: "
+        "run notebooks/02_training.ipynb first, it writes the models."
+    )
+
+
+def display_path(path: Path) -> str:
+    """`path` as seen from the project's root, so that printed paths name no one's home."""
+    path = Path(path).resolve()
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+
+
+def environment() -> dict:
+    """What results depend on: cores, system and library versions."""
+    return {
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def write_json(path: str | Path, content: dict) -> Path:
+    """Write `content` as JSON, whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f"partial-{path.name}")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return path

@@ -1,0 +1,281 @@
+"""Figures: arrays in, matplotlib Figure out. One style, one palette, digits as dark ink on white.
+
+Colours: Okabe and Ito, "Color Universal Design" (2008), which stay apart for colour-blind
+readers; no figure relies on colour alone.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from scipy.spatial import cKDTree
+
+from src.config import CLASSES
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
+DIGIT_COLOURS = (
+    BLUE,
+    ORANGE,
+    GREEN,
+    RED,
+    "#CC79A7",
+    "#56B4E9",
+    "#882255",
+    "#B5A800",
+    GREY,
+    "#222222",
+)
+INK = "Greys"  # colour map of digits: 0 is paper, 1 is ink
+COUNTS = "Blues"  # colour map of counts and densities
+WIDTH = 8.0  # inches; with DPI 110 the width that GitHub shows
+DPI = 110
+STYLE = {
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "figure.titlesize": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the project's style, and close the figure so that a notebook shows it once."""
+
+    @functools.wraps(draw)
+    def styled(*args, **kwargs) -> Figure:
+        with plt.rc_context(STYLE):
+            figure = draw(*args, **kwargs)
+        plt.close(figure)
+        return figure
+
+    return styled
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a PNG at the published resolution, with nothing cut off at the edges."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    return path
+
+
+def _show_digit(ax, image: np.ndarray, **scale) -> None:
+    ax.imshow(np.squeeze(image), cmap=INK, interpolation="nearest", **scale)
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(visible=True, color="0.8")
+
+
+@_styled
+def plot_digits(
+    images: np.ndarray,
+    titles: Sequence[str] | None = None,
+    columns: int = 10,
+    title: str = "",
+    colours: Sequence[str] | None = None,
+    row_labels: Sequence[str] | None = None,
+) -> Figure:
+    """A grid of images (n, 28, 28), each under its own title, with a label before each row."""
+    if len(images) == 0:
+        figure = plt.figure(figsize=(WIDTH, 0.8))
+        figure.suptitle(f"{title}: none")
+        return figure
+    rows = -(-len(images) // columns)
+    tall = 0.28 if titles is not None else 0.06
+    size = (WIDTH, rows * (WIDTH / columns + tall) + (0.45 if title else 0.1))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    largest = max(float(np.max(images)), 1e-9)
+    for i, ax in enumerate(axes.flat):
+        if i >= len(images):
+            ax.axis("off")
+            continue
+        _show_digit(ax, images[i], vmin=0, vmax=largest)
+        if titles is not None:
+            ax.set_title(titles[i], fontsize=11, color=colours[i] if colours else "black", pad=3)
+    for ax, label in zip(axes[:, 0], row_labels or (), strict=False):
+        ax.set_ylabel(label, rotation=0, ha="right", va="center")
+    figure.suptitle(title)
+    return figure
+
+
+@_styled
+def plot_class_counts(counts: dict[str, np.ndarray], title: str = "") -> Figure:
+    """Bars of images per digit (10,), one panel for each named set."""
+    figure, axes = plt.subplots(1, len(counts), figsize=(WIDTH, 3.2), squeeze=False)
+    for ax, (name, values), colour in zip(axes.flat, counts.items(), DIGIT_COLOURS, strict=False):
+        ax.bar(range(CLASSES), values, color=colour)
+        ax.axhline(np.mean(values), color="black", lw=1, ls="--")
+        ax.set(title=f"{name}: {np.sum(values):,} images", xticks=range(CLASSES), xlabel="digit")
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+    axes[0, 0].set_ylabel("images (dashed: mean)")
+    figure.suptitle(title)
+    return figure
+
+
+@_styled
+def plot_ink(ink: np.ndarray, labels: np.ndarray, title: str = "") -> Figure:
+    """Box plots of ink (n,), the share of full black in an image, per digit."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    sns.boxplot(
+        x=labels, y=100 * ink, ax=ax, color=ORANGE, width=0.6, fliersize=1.5, linewidth=1,
+        order=range(CLASSES), whis=(1, 99),
+    )  # fmt: skip
+    ax.set(xlabel="digit", ylabel="ink (% of full black)", title=title)
+    ax.grid(axis="y", color="0.9")
+    return figure
+
+
+@_styled
+def plot_embedding(points: np.ndarray, labels: np.ndarray, title: str = "") -> Figure:
+    """Points (n, 2), coloured by digit, with the digit written where its points are most among
+    themselves."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 6.4))
+    near = cKDTree(points).query(points, min(60, len(points)))[1]
+    purity = (labels[near] == labels[:, np.newaxis]).mean(axis=1)
+    for digit in np.unique(labels):
+        own = points[labels == digit]
+        ax.scatter(*own.T, s=7, color=DIGIT_COLOURS[digit], alpha=0.7, lw=0)
+        x, y = own[purity[labels == digit].argmax()]
+        ax.text(
+            x, y, str(digit), fontsize=20, weight="bold", ha="center", va="center",
+            path_effects=[withStroke(linewidth=4, foreground="white")],
+        )  # fmt: skip
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)
+    return figure
+
+
+@_styled
+def plot_history(epochs: dict[str, list[float]], title: str = "") -> Figure:
+    """Loss and accuracy per epoch, for training and validation; lowest validation loss marked."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
+    numbers = np.arange(1, len(epochs["loss"]) + 1)
+    for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
+        ax.plot(numbers, epochs[metric], color=BLUE, marker="o", ms=4, label="training")
+        if f"val_{metric}" in epochs:
+            best = int(np.argmin(epochs["val_loss"]))
+            values = epochs[f"val_{metric}"]
+            ax.plot(numbers, values, color=RED, marker="s", ms=4, ls="--", label="validation")
+            ax.plot(numbers[best], values[best], marker="o", ms=12, mfc="none", mec="black",
+                    ls="none", label="best validation loss")  # fmt: skip
+        ax.set(xlabel="epoch", title=metric.capitalize())
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(color="0.9")
+    axes[0].legend()
+    axes[1].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
+    figure.suptitle(title)
+    return figure
+
+
+@_styled
+def plot_confusion(matrix: np.ndarray, title: str = "") -> Figure:
+    """Mistakes by true and predicted digit (10, 10); right answers are left to the margin."""
+    mistakes = np.array(matrix)
+    right, total = mistakes.diagonal().copy(), mistakes.sum(axis=1)
+    np.fill_diagonal(mistakes, 0)
+    figure, ax = plt.subplots(figsize=(WIDTH, 6.6))
+    labels = np.where(mistakes > 0, mistakes.astype(str), "")
+    shades = np.where(mistakes > 0, mistakes, 0.5)  # none lies below the scale: white
+    scale = LogNorm(0.7, max(mistakes.max(), 2))
+    colours = plt.get_cmap(COUNTS).with_extremes(under="white")
+    sns.heatmap(
+        shades, annot=labels, fmt="", cmap=colours, norm=scale, cbar=False, ax=ax, square=True,
+        linewidths=0.5, linecolor="0.9", annot_kws={"size": 11},
+    )  # fmt: skip
+    for digit in range(CLASSES):
+        ax.add_patch(plt.Rectangle((digit, digit), 1, 1, color="0.9", lw=0))
+        share = f"{100 * right[digit] / total[digit]:.2f}%" if total[digit] else "none"
+        ax.text(CLASSES + 0.15, digit + 0.5, share, va="center")
+    ax.text(CLASSES + 0.15, -0.25, "right", va="center", weight="bold")
+    ax.tick_params(axis="y", rotation=0)
+    ax.set(xlabel="predicted digit", ylabel="true digit", title=title)
+    return figure
+
+
+@_styled
+def plot_digit_accuracy(rows: list[dict], title: str = "") -> Figure:
+    """Accuracy per digit with its interval; `rows` hold digit, accuracy, low, high, n, errors."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    for row in rows:
+        x, y = row["digit"], 100 * row["accuracy"]
+        ax.vlines(x, 100 * row["low"], 100 * row["high"], color=BLUE, lw=3, alpha=0.45)
+        ax.plot(x, y, "o", color=BLUE, ms=7)
+        ax.annotate(f"{row['errors']} of\n{row['n']:,}", (x, 100 * row["low"]), (0, -4),
+                    textcoords="offset points", ha="center", va="top", fontsize=9)  # fmt: skip
+    total = sum(row["n"] for row in rows)
+    overall = 100 * (1 - sum(row["errors"] for row in rows) / total)
+    ax.axhline(overall, color="black", lw=1, ls="--", label=f"all digits: {overall:.2f}%")
+    ax.margins(y=0.2)
+    ax.set(xticks=range(CLASSES), xlabel="digit (wrong of all written below)",
+           ylabel="accuracy, 95% interval", title=title)  # fmt: skip
+    ax.yaxis.set_major_formatter("{x:.4g}%")
+    ax.legend(loc="upper right")
+    return figure
+
+
+def plot_predictions(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, title: str = ""
+) -> Figure:
+    """A gallery: each image under "true → predicted" and the confidence of the prediction."""
+    predictions, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    right = predictions == labels
+    titles = [
+        f"{t} → {p}\n{100 * c:.0f}%" if t != p else f"{p}  {100 * c:.0f}%"
+        for t, p, c in zip(labels, predictions, confidences, strict=True)
+    ]
+    colours = [BLUE if ok else RED for ok in right]
+    return plot_digits(images, titles, columns=8, title=title, colours=colours)
+
+
+@_styled
+def plot_prediction(pixels: np.ndarray, probabilities: np.ndarray, title: str = "") -> Figure:
+    """What the network saw (28, 28) beside its ten probabilities."""
+    figure, (left, ax) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), width_ratios=[1, 2.2])
+    _show_digit(left, pixels, vmin=0, vmax=1)
+    left.set_title("what the network sees")
+    colours = [BLUE if p == np.max(probabilities) else "0.75" for p in probabilities]
+    bars = ax.bar(range(CLASSES), 100 * np.asarray(probabilities), color=colours)
+    ax.bar_label(
+        bars, [f"{100 * p:.1f}" if p >= 0.0005 else "" for p in probabilities], fontsize=10
+    )
+    ax.set(xticks=range(CLASSES), ylim=(0, 112), xlabel="digit", ylabel="probability (%)")
+    figure.suptitle(title)
+    return figure
+
+
+LAYER_COLOURS = {"Conv2D": BLUE, "Dense": GREEN, "BatchNormalization": ORANGE}
+
+
+@_styled
+def plot_architecture(rows: list[dict], title: str = "") -> Figure:
+    """The layers from top to bottom; `rows` hold layer, kind, output, parameters."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.42 * len(rows) + 1.1))
+    most = max(max(row["parameters"] for row in rows), 1)
+    for y, row in enumerate(rows):
+        colour = LAYER_COLOURS.get(row["kind"], GREY)
+        ax.add_patch(plt.Rectangle((0, y - 0.38), 4.6, 0.76, color=colour, alpha=0.2, lw=0))
+        ax.add_patch(plt.Rectangle((0, y - 0.38), 0.08, 0.76, color=colour, lw=0))
+        ax.text(0.2, y, row["layer"], va="center", weight="bold")
+        ax.text(1.75, y, row["kind"], va="center")
+        ax.text(4.5, y, row["output"], va="center", ha="right")
+        ax.barh(y, 2.2 * row["parameters"] / most, left=4.75, height=0.5, color=colour)
+        at = 4.85 + 2.2 * row["parameters"] / most
+        ax.text(at, y, f"{row['parameters']:,}" if row["parameters"] else "–", va="center")
+    for x, name, side in ((0.2, "layer", "left"), (1.75, "kind", "left"),
+                          (4.5, "output", "right"), (4.75, "parameters", "left")):  # fmt: skip
+        ax.text(x, -0.85, name, ha=side, color="0.35")
+    ax.set(xlim=(0, 8), ylim=(len(rows) - 0.5, -1.2), title=title)
+    ax.axis("off")
+    return figure

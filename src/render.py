@@ -1,0 +1,255 @@
+"""Run the notebooks, into build/ or for publication, and make README's tables from JSON.
+
+    python -m src.render run        all notebooks into build/notebooks
+    python -m src.render publish    all notebooks in place, with models/, figures/ and README
+    python -m src.render readme     README's tables alone
+Names of notebooks after `run` or `publish` restrict it to these.
+"""
+
+import base64
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from PIL import Image
+
+from src.config import ROOT, environment, write_json
+from src.data import DataUnavailableError, load_mnist
+
+NOTEBOOKS = ROOT / "notebooks"
+TIMES = ROOT / "models" / "notebook_times.json"
+SAMPLE_KNOBS = {"02_training": {"BATCH_NORM_MOMENTUM": 0.9}}  # beside SOURCE, few images
+NOISE = re.compile(  # TensorFlow's start-up lines, which no setting silences
+    r"^([IWE]\d{4} \d\d:\d\d:\d+\.\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
+    r"|WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
+    r"|WARNING:absl:You are saving your model as an HDF5 file )"  # and Keras' word on old formats
+)
+
+
+def set_parameters(book: nbformat.NotebookNode, values: dict) -> None:
+    """Add a cell after the one tagged `parameters` that gives knobs other values.
+
+    Raises ValueError for a knob that the notebook does not have.
+    """
+    tags = [cell.metadata.get("tags", []) for cell in book.cells]
+    at = next((i for i, names in enumerate(tags) if "parameters" in names), None)
+    if at is None:
+        raise ValueError("the notebook has no cell tagged `parameters`.")
+    knobs = re.findall(r"^(\w+) = ", book.cells[at].source, re.MULTILINE)
+    unknown = sorted(set(values) - set(knobs))
+    if unknown:
+        raise ValueError(f"no knob named {', '.join(unknown)}; there are {', '.join(knobs)}.")
+    source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
+    book.cells.insert(at + 1, cell)
+
+
+def execute(path: Path, target: Path, values: dict | None = None) -> float:
+    """Run the notebook at `path`, with knobs in `values` changed, and write it to `target`.
+
+    Prints each section as it begins; returns the seconds taken. Where a cell fails, what
+    ran so far is written under build/notebooks, and nbclient's error is raised.
+    """
+    book = nbformat.read(path, as_version=4)
+    if values:
+        set_parameters(book, values)
+    started = time.perf_counter()
+    client = NotebookClient(
+        book, timeout=None, kernel_name="python3", record_timing=False, store_widget_state=False,
+        coalesce_streams=True, resources={"metadata": {"path": str(NOTEBOOKS)}},
+        on_cell_start=lambda cell, cell_index: _announce(cell, time.perf_counter() - started),
+    )  # fmt: skip
+    try:
+        client.execute(stderr=subprocess.DEVNULL)  # cells keep theirs; this is the kernel's own
+    except (CellExecutionError, DeadKernelError):
+        target = ROOT / "build" / "notebooks" / path.name
+        raise
+    finally:
+        _tidy(book)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"partial-{target.name}")
+        nbformat.write(book, partial)
+        os.replace(partial, target)
+    return time.perf_counter() - started
+
+
+def _announce(cell: nbformat.NotebookNode, seconds: float) -> None:
+    heading = re.match(r"## (.+)", cell.source)
+    if cell.cell_type == "markdown" and heading:
+        print(f"  {seconds:5.0f} s  {heading[1]}", flush=True)
+
+
+def _tidy(book: nbformat.NotebookNode) -> None:
+    """Drop TensorFlow's start-up lines, empty outputs, and metadata that changes from run to
+    run; bring figures to 256 colours, which takes less than half the space."""
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stderr":
+                lines = output.text.splitlines(keepends=True)
+                output.text = "".join(line for line in lines if not NOISE.match(line))
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = _small_png(output.data["image/png"])
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if _says_something(output)]
+    names = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    book.metadata = {"kernelspec": names, "language_info": {"name": "python"}}
+
+
+def _says_something(output: nbformat.NotebookNode) -> bool:
+    data = output.get("data", {"text/plain": output.get("text", "error")})
+    return bool("image/png" in data or data.get("text/plain", "").strip())
+
+
+def _small_png(encoded: str) -> str:
+    image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    small = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
+
+
+def _prepare(results: Path) -> None:
+    """Settings that the notebooks' kernels inherit."""
+    os.environ["MNIST_RESULTS_DIR"] = str(results)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads leave the cores to others
+    if os.environ.get("MNIST_DIR"):
+        os.environ["MNIST_DIR"] = str(Path(os.environ["MNIST_DIR"]).resolve())
+
+
+def _paths(names: list[str]) -> list[Path]:
+    found = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    unknown = set(names) - {path.stem for path in found}
+    if unknown:
+        raise ValueError(
+            f"no notebook named {', '.join(unknown)}; there are "
+            f"{', '.join(path.stem for path in found)}."
+        )
+    return [path for path in found if not names or path.stem in names]
+
+
+def run(names: list[str]) -> None:
+    """Execute into build/notebooks; without MNIST, on the embedded sample, and say so."""
+    _prepare(ROOT / "build")
+    sample = False
+    try:
+        load_mnist()
+    except DataUnavailableError as error:
+        print(f"{error}\n\nGoing on with the embedded sample: all runs, no number is MNIST's.\n")
+        sample = True
+    paths = _paths(names)
+    what = "the embedded sample" if sample else "MNIST"
+    print(f"Running {len(paths)} notebooks on {what}, into build/notebooks; published files stay.")
+    if TIMES.exists() and not sample:
+        times = json.loads(TIMES.read_text(encoding="utf-8"))
+        total = sum(times["seconds"].get(path.stem, 0) for path in paths)
+        print(f"When last published ({times['environment']['cores']} cores): {total / 60:.1f} min.")
+    seconds = []
+    for path in paths:
+        values = {"SOURCE": "sample", **SAMPLE_KNOBS.get(path.stem, {})} if sample else None
+        seconds.append(_run_one(path, ROOT / "build/notebooks" / path.name, values))
+    print(f"All {len(paths)} ran in {sum(seconds):.0f} s. Open build/notebooks, or notebooks/.")
+
+
+def _run_one(path: Path, target: Path, values: dict | None = None) -> float:
+    print(f"\n{path.stem}", flush=True)
+    seconds = execute(path, target, values)
+    print(f"  {seconds:5.0f} s  done", flush=True)
+    return seconds
+
+
+def publish(names: list[str]) -> None:
+    """Execute in place on MNIST, and renew models/, figures/, the times and README's tables."""
+    _prepare(ROOT)
+    load_mnist()
+    times = json.loads(TIMES.read_text(encoding="utf-8"))["seconds"] if TIMES.exists() else {}
+    for path in _paths(names):
+        times[path.stem] = round(_run_one(path, path))
+        write_json(TIMES, {"seconds": times, "environment": environment()})
+    readme()
+
+
+def results_table(folder: Path) -> str:
+    """README's first table, from the JSON files in `folder`."""
+    read = lambda name: json.loads((folder / name).read_text(encoding="utf-8"))  # noqa: E731
+    history, test, floor = (
+        read(f"{name}.json") for name in ("training_history", "evaluation", "baselines")
+    )
+    lines = ["| model | parameters | validation accuracy | test accuracy (95% interval) |",
+             "| --- | --- | --- | --- |"]  # fmt: skip
+    for name, score in floor.items():
+        learnt = f"{name}, from {score['images']:,} images"
+        lines.append(f"| {learnt} | – | {score['accuracy']:.1%} | not opened |")
+    validation = history["epochs"]["val_accuracy"][-1]
+    low, high = test["test"]["accuracy_interval"]
+    lines.append(
+        f"| three convolutions with batch norm, {len(history['epochs']['loss'])} epochs, one seed "
+        f"| {test['parameters']:,} | {validation:.2%} | **{test['test']['accuracy']:.2%}** "
+        f"({low:.2%} to {high:.2%}), loss {test['test']['loss']:.4f} |"
+    )
+    return "\n".join(lines)
+
+
+LESSONS = {
+    "01_eda": "what is in the data, and how far two methods get without a network",
+    "02_training": "prepare, build, train, read the curves, save, load, read one digit",
+    "04_evaluation": "the test set, once: score with interval, confusion matrix, every mistake",
+}
+
+
+def notebooks_table(folder: Path) -> str:
+    """README's list of notebooks with what each teaches and the time it took when published."""
+    times = json.loads((folder / TIMES.name).read_text(encoding="utf-8"))
+    lines = ["| notebook | what it teaches | time |", "| --- | --- | --- |"]
+    for name, lesson in LESSONS.items():
+        minutes = times["seconds"][name] / 60
+        shown = f"{minutes:.0f} min" if minutes >= 1.5 else f"{60 * minutes:.0f} s"
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {lesson} | {shown} |")
+    machine = times["environment"]
+    lines.append(
+        f"\nTimes: {machine['cores']} cores ({machine['system']}), Python {machine['python']}, "
+        f"TensorFlow {machine['tensorflow']}, Keras {machine['keras']}, without a GPU."
+    )
+    return "\n".join(lines)
+
+
+def readme_text(text: str, folder: Path) -> str:
+    """`text` with the tables between its markers made anew from the JSON in `folder`."""
+    for name, table in (("results", results_table), ("notebooks", notebooks_table)):
+        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not block.search(text):
+            raise ValueError(f"README.md has no <!-- {name} --> ... <!-- /{name} --> block.")
+        made = table(folder)
+        text = block.sub(lambda match, made=made: match[1] + made + "\n" + match[2], text)
+    return text
+
+
+def readme() -> None:
+    """Rewrite the tables in README.md."""
+    path = ROOT / "README.md"
+    path.write_text(readme_text(path.read_text(encoding="utf-8"), ROOT / "models"), "utf-8")
+
+
+def main() -> int:
+    commands = {"run": run, "publish": publish, "readme": lambda names: readme()}
+    command, *names = sys.argv[1:] or [""]
+    if command not in commands:
+        print(__doc__)
+        return 2
+    try:
+        commands[command](names)
+    except (OSError, ValueError, CellExecutionError, DeadKernelError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

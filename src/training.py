@@ -1,0 +1,107 @@
+"""What training needs beside Keras: whole checkpoints, live progress, histories as JSON."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import keras
+from IPython.display import display
+
+from src.config import environment, write_json
+
+
+class AtomicCheckpoint(keras.callbacks.ModelCheckpoint):
+    """Keras' ModelCheckpoint for the best epoch, each file written whole or not at all.
+
+    The model is saved beside `path` and moved there once complete: a run killed in
+    mid-save leaves the checkpoint before it loadable.
+    """
+
+    def __init__(self, path: str | Path, monitor: str = "val_loss", **kwargs):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.partial = self.path.with_name(f"partial-{self.path.name}")
+        self.partial.unlink(missing_ok=True)
+        super().__init__(self.partial, monitor=monitor, save_best_only=True, **kwargs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.partial.unlink(missing_ok=True)  # left by a save that failed
+        super().on_epoch_end(epoch, logs)
+        if self.partial.exists():
+            os.replace(self.partial, self.path)
+
+
+class LiveProgress(keras.callbacks.Callback):
+    """A table with a row per epoch, redrawn in place about once a second.
+
+    A saved notebook keeps its last state only, as plain text that GitHub shows. Use it with
+    `fit(..., verbose=0)`. Outside a notebook each epoch's row is printed.
+    """
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.rows, self.handle, self.drawn = [], None, 0.0
+        self.started = time.perf_counter()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch, self.epoch_started = epoch, time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if time.perf_counter() - self.drawn > 1:
+            steps = self.params.get("steps") or "?"
+            self._draw(f"epoch {self.epoch + 1}: batch {batch + 1} of {steps}")
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        seconds = time.perf_counter() - self.epoch_started
+        self.rows.append({"epoch": epoch + 1, "seconds": seconds, **(logs or {})})
+        self._draw("")
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        total = time.perf_counter() - self.started
+        self._draw(f"{len(self.rows)} of {self.params['epochs']} epochs in {total:.0f} s")
+
+    def _draw(self, last_line: str) -> None:
+        self.drawn = time.perf_counter()
+        lines = _table(self.rows)
+        text = "\n".join([*lines, last_line]).strip("\n")
+        if not _in_notebook():
+            if last_line == "" and self.rows:
+                print("\n".join(lines if len(self.rows) == 1 else lines[-1:]))
+        elif self.handle is None:
+            self.handle = display({"text/plain": text}, raw=True, display_id=True)
+        else:
+            self.handle.update({"text/plain": text}, raw=True)
+
+
+def _in_notebook() -> bool:
+    from IPython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+def _table(rows: list[dict]) -> list[str]:
+    """Rows of numbers as aligned lines of text under their names."""
+    formats = {"epoch": "d", "seconds": ".1f", "learning_rate": ".2g"}
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    widths = {name: max(len(name), 7) for name in names}
+    lines = ["  ".join(f"{name:>{widths[name]}}" for name in names)]
+    for row in rows:
+        cells = (format(row[n], formats.get(n, ".4f")) if n in row else "" for n in names)
+        lines.append("  ".join(f"{c:>{widths[n]}}" for c, n in zip(cells, names, strict=True)))
+    return lines
+
+
+def save_history(path: str | Path, history: keras.callbacks.History, **settings) -> Path:
+    """A fit's history as JSON: `epochs` (lists per metric), `settings`, `environment`."""
+    epochs = {name: [float(v) for v in values] for name, values in history.history.items()}
+    return write_json(path, {"settings": settings, "epochs": epochs, "environment": environment()})
+
+
+def load_history(path: str | Path) -> dict:
+    """What save_history wrote. Raises ValueError naming a file that is not such a history."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content["epochs"], content["settings"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a training history written by save_history.") from error
+    return content

@@ -1,0 +1,54 @@
+"""What all tests share: a quiet TensorFlow, results in temporary folders, no network."""
+
+import os
+
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from src import config, data  # noqa: E402
+
+if os.environ.get("MNIST_DIR"):  # absolute, so that tests may change the working folder
+    here = Path(os.environ["MNIST_DIR"])
+    os.environ["MNIST_DIR"] = str((here if here.is_dir() else config.ROOT / here).resolve())
+
+CLOSED_PORT = "http://127.0.0.1:9/"
+
+
+@pytest.fixture(autouse=True)
+def results(monkeypatch, tmp_path):
+    """Whatever a test makes goes here, never into build/ or models/."""
+    folder = tmp_path / "results"
+    monkeypatch.setenv("MNIST_RESULTS_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Downloads meet a closed port of this machine, unless a test names its own server."""
+    monkeypatch.setattr(data, "KERAS_URL", CLOSED_PORT)
+    monkeypatch.setattr(data, "MIRROR_URL", CLOSED_PORT)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """The real MNIST where this machine has it; it is never downloaded for a test."""
+
+    def no_download(*_):
+        raise OSError("tests don't download")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "_download", no_download)
+        try:
+            return data.load_mnist()
+        except data.DataUnavailableError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def sample():
+    return data.load_mnist(source="sample")

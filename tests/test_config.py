@@ -1,0 +1,70 @@
+"""Where results are written and found, how paths are shown, and JSON files."""
+
+import json
+import os
+import platform
+
+import numpy as np
+import pytest
+
+from src import config
+
+
+@pytest.fixture
+def root(monkeypatch, tmp_path):
+    """A project folder of its own, without MNIST_RESULTS_DIR."""
+    monkeypatch.setattr(config, "ROOT", tmp_path / "project")
+    monkeypatch.delenv("MNIST_RESULTS_DIR")
+    return tmp_path / "project"
+
+
+@pytest.mark.parametrize(("source", "place"), [("mnist", "figures"), ("sample", "sample/figures")])
+def test_results_go_under_build_or_the_named_folder(root, monkeypatch, source, place):
+    assert config.results_dir("figures", source) == root / "build" / place
+    monkeypatch.setenv("MNIST_RESULTS_DIR", "")
+    assert config.results_dir("figures", source) == root / "build" / place
+    monkeypatch.setenv("MNIST_RESULTS_DIR", str(root / "elsewhere"))
+    folder = config.results_dir("figures", source)
+    assert folder == root / "elsewhere" / place and folder.is_dir()
+
+
+def test_your_own_result_comes_before_the_published_one(root):
+    with pytest.raises(FileNotFoundError) as error:
+        config.find_result("a.json", "figures")
+    for part in ("a.json", root / "build/figures", root / "figures", "02_training.ipynb"):
+        assert str(part) in str(error.value)
+    published = root / "figures" / "a.json"
+    published.parent.mkdir(parents=True)
+    published.write_text("published")
+    assert config.find_result("a.json", "figures") == published
+    yours = config.results_dir("figures") / "a.json"
+    yours.write_text("yours")
+    assert config.find_result("a.json", "figures") == yours
+
+
+def test_shown_paths_start_at_the_project_or_are_bare_names(root, monkeypatch):
+    assert config.display_path(root / "build" / "models" / "a.keras") == "build/models/a.keras"
+    assert config.display_path(root.parent / "someone" / "a.keras") == "a.keras"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    assert config.display_path("models/a.keras") == "models/a.keras"
+
+
+def test_a_failed_write_leaves_the_earlier_json(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError("disk full")
+
+    path = config.write_json(tmp_path / "a.json", {"digits": "ä"})
+    with pytest.raises(TypeError):
+        config.write_json(path, {"digits": object()})
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        config.write_json(path, {"digits": "b"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"digits": "ä"}
+
+
+def test_environment_names_cores_and_versions():
+    found = config.environment()
+    assert (found["cores"], found["python"]) == (os.cpu_count(), platform.python_version())
+    assert found["numpy"] == np.__version__
+    assert {"tensorflow", "keras", "scikit-learn"} <= set(found)

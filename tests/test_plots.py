@@ -1,0 +1,111 @@
+"""Figures: what they show, and that nothing is cut off."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from src import evaluation, plots
+from src.models import build_cnn, layer_table
+
+rng = np.random.default_rng(0)
+IMAGES = rng.integers(0, 256, (24, 28, 28), dtype=np.uint8)
+LABELS = np.arange(24) % 10
+PROBABILITIES = np.full((24, 10), 0.02)
+PROBABILITIES[np.arange(24), LABELS] = 0.82
+PROBABILITIES[3] = np.roll(PROBABILITIES[3], 5)  # 3 is taken for 8
+MATRIX = np.diag(np.arange(90, 100)) + 3 * np.eye(10, k=1, dtype=int)
+HISTORY = {
+    "loss": [0.3, 0.2, 0.1], "accuracy": [0.9, 0.95, 0.97],
+    "val_loss": [0.2, 0.1, 0.15], "val_accuracy": [0.95, 0.97, 0.96],
+}  # fmt: skip
+FIGURES = {
+    "digits": lambda: plots.plot_digits(IMAGES, list("abcdefghijklmnopqrstuvwx"), title="T"),
+    "counts": lambda: plots.plot_class_counts(
+        {"Training": np.arange(10), "Test": np.ones(10)}, "T"
+    ),
+    "ink": lambda: plots.plot_ink(IMAGES.mean((1, 2)) / 255, LABELS, "T"),
+    "embedding": lambda: plots.plot_embedding(rng.normal(size=(24, 2)), LABELS, "T"),
+    "history": lambda: plots.plot_history(HISTORY, "T"),
+    "confusion": lambda: plots.plot_confusion(MATRIX, "T"),
+    "digit accuracy": lambda: plots.plot_digit_accuracy(
+        evaluation.accuracy_per_digit(LABELS, PROBABILITIES.argmax(1)), "T"
+    ),
+    "predictions": lambda: plots.plot_predictions(IMAGES, LABELS, PROBABILITIES, "T"),
+    "prediction": lambda: plots.plot_prediction(IMAGES[0] / 255, PROBABILITIES[0], "T"),
+    "architecture": lambda: plots.plot_architecture(layer_table(build_cnn()), "T"),
+}
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(plt.Text) if text.get_text()]
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_figures_are_closed_titled_legible_and_as_wide_as_github_shows(draw, tmp_path):
+    figure = draw()
+    assert isinstance(figure, Figure) and plt.get_fignums() == []
+    assert "T" in texts(figure)
+    sizes = [text.get_fontsize() for text in figure.findobj(plt.Text) if text.get_text()]
+    assert min(sizes) >= 9
+    path = plots.save_figure(figure, tmp_path / "new" / "figure.png")
+    height, width = plt.imread(path).shape[:2]
+    assert 700 <= width <= 960 and height <= 900
+
+
+def test_drawing_leaves_the_readers_own_style_alone():
+    before = dict(plt.rcParams)
+    plots.plot_history(HISTORY)
+    assert dict(plt.rcParams) == before
+
+
+def test_digits_are_dark_ink_on_white():
+    image = np.zeros((1, 28, 28))
+    image[0, 14, 14] = 1
+    shown = plots.plot_digits(image, columns=1).axes[0].images[0]
+    colours = shown.cmap(shown.norm(shown.get_array()))[..., :3]
+    assert np.allclose(colours[0, 0], 1) and colours[14, 14].max() < 0.1
+
+
+def test_an_empty_gallery_says_so():
+    figure = plots.plot_predictions(IMAGES[:0], LABELS[:0], PROBABILITIES[:0], "Mistakes")
+    assert texts(figure) == ["Mistakes: none"]
+
+
+def test_confusion_shows_mistakes_and_keeps_right_answers_out_of_the_colours():
+    shown = [text.get_text() for text in plots.plot_confusion(MATRIX).axes[0].texts]
+    assert shown.count("3") == 9
+    assert "90" not in shown and "96.77%" in shown  # 90 of 93 zeros
+
+
+def test_confusion_of_a_perfect_model_and_of_a_missing_digit():
+    perfect = np.diag([0] + [5] * 9)
+    shown = texts(plots.plot_confusion(perfect))
+    assert "none" in shown and shown.count("100.00%") == 9
+
+
+def test_gallery_titles_name_true_and_predicted_digit():
+    shown = texts(plots.plot_predictions(IMAGES, LABELS, PROBABILITIES))
+    assert "3 → 8\n82%" in shown and "0  82%" in shown
+
+
+def test_history_marks_the_best_epoch_and_goes_without_validation():
+    loss, accuracy = plots.plot_history(HISTORY).axes
+    assert loss.lines[2].get_xdata() == accuracy.lines[2].get_xdata() == [2]
+    alone = plots.plot_history({"loss": [1.0], "accuracy": [0.5]})
+    assert len(alone.axes[0].lines) == 1
+
+
+def test_digit_accuracy_shows_each_interval_and_the_mean():
+    rows = evaluation.accuracy_per_digit(LABELS, PROBABILITIES.argmax(1))
+    shown = texts(plots.plot_digit_accuracy(rows))
+    assert "1 of\n3" in shown and "all digits: 95.83%" in shown
+
+
+def test_architecture_names_each_layer_with_its_parameters():
+    shown = texts(plots.plot_architecture(layer_table(build_cnn())))
+    assert {"conv3", "36,928", "7 × 7 × 64", "dense1", "401,536"} <= set(shown)
+
+
+def test_digit_colours_are_ten_different_ones():
+    assert len(set(plots.DIGIT_COLOURS)) == 10

@@ -1,0 +1,151 @@
+"""Running notebooks, tidying what they leave, and README's tables."""
+
+import json
+import re
+import shutil
+
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+
+from src import render
+from src.config import ROOT
+from src.data import DataError, DataUnavailableError
+
+v4 = nbformat.v4
+
+
+def book_of(*sources, knobs="EPOCHS = 5\nNAME = 'a'"):
+    cells = [v4.new_code_cell(knobs, metadata={"tags": ["parameters"]})]
+    return v4.new_notebook(cells=cells + [v4.new_code_cell(source) for source in sources])
+
+
+def test_set_parameters_adds_a_cell_after_the_knobs():
+    book = book_of("print(EPOCHS)")
+    render.set_parameters(book, {"EPOCHS": 1, "NAME": "b"})
+    assert book.cells[1].source == "EPOCHS = 1\nNAME = 'b'"
+    assert len(book.cells) == 3
+
+
+def test_an_unknown_knob_is_named_with_those_there_are():
+    with pytest.raises(ValueError, match="no knob named EPOCH; there are EPOCHS, NAME"):
+        render.set_parameters(book_of(), {"EPOCH": 1})
+
+
+def test_a_notebook_without_knobs_is_refused():
+    with pytest.raises(ValueError, match="no cell tagged `parameters`"):
+        render.set_parameters(v4.new_notebook(cells=[v4.new_code_cell("a = 1")]), {"a": 2})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A project folder with one notebook `01_one`, in place of this one."""
+    monkeypatch.setattr(render, "ROOT", tmp_path)
+    monkeypatch.setattr(render, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(render, "TIMES", tmp_path / "models/notebook_times.json")
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "models").mkdir()
+    cells = [v4.new_markdown_cell("## Say it")] + book_of("print(EPOCHS + 1)").cells
+    book = v4.new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "other", "display_name": "?"}}
+    )
+    nbformat.write(book, tmp_path / "notebooks/01_one.ipynb")
+    return tmp_path
+
+
+def test_execute_runs_with_changed_knobs_and_reports_sections(folder, capsys):
+    source, target = folder / "notebooks/01_one.ipynb", folder / "build/notebooks/01_one.ipynb"
+    before = source.read_bytes()
+    assert render.execute(source, target, {"EPOCHS": 41}) > 0
+    done = nbformat.read(target, as_version=4)
+    assert done.cells[-1].outputs[0].text == "42\n"
+    assert done.metadata.kernelspec.name == "python3"
+    assert source.read_bytes() == before
+    assert "Say it" in capsys.readouterr().out
+
+
+def test_a_failing_cell_is_reported_and_leaves_the_source_alone(folder, monkeypatch, capsys):
+    path = folder / "notebooks/01_one.ipynb"
+    nbformat.write(book_of("print('so far')", "1 / 0"), path)
+    before = path.read_bytes()
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        render.execute(path, path)
+    assert path.read_bytes() == before
+    left = nbformat.read(folder / "build/notebooks/01_one.ipynb", as_version=4)
+    assert left.cells[1].outputs[0].text == "so far\n"
+
+
+def test_tidy_drops_startup_lines_and_nothing_else():
+    noise = (
+        "I0000 00:00:1795216873.180054    4309 cpu_feature_guard.cc:227] This TensorFlow binary\n"
+        "To enable the following instructions: AVX2 FMA, in other operations, rebuild\n"
+        "2026-11-20 23:05:01.123456: I tensorflow/core/util/port.cc:153] oneDNN\n"
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+    )
+    book = book_of("a", "b")
+    stream = v4.new_output
+    book.cells[1].outputs = [stream("stream", name="stderr", text=noise)]
+    book.cells[2].outputs = [stream("stream", name="stderr", text=noise + "UserWarning: look\n")]
+    render._tidy(book)
+    assert book.cells[1].outputs == []
+    assert [output.text for output in book.cells[2].outputs] == ["UserWarning: look\n"]
+
+
+def test_run_falls_back_to_the_sample_and_says_so(folder, monkeypatch, capsys):
+    def unavailable():
+        raise DataUnavailableError("MNIST can't be loaded. Three ways out: ...")
+
+    calls = []
+    monkeypatch.setattr(render, "load_mnist", unavailable)
+    monkeypatch.setattr(render, "execute", lambda *args: calls.append(args) or 1.0)
+    render.run([])
+    target = folder / "build/notebooks/01_one.ipynb"
+    assert calls == [(folder / "notebooks/01_one.ipynb", target, {"SOURCE": "sample"})]
+    out = capsys.readouterr().out
+    assert "Three ways out" in out and "embedded sample" in out
+
+
+def test_publish_needs_mnist(folder, monkeypatch, capsys):
+    def damaged():
+        raise DataError("t10k-labels: truncated")
+
+    monkeypatch.setattr(render, "load_mnist", damaged)
+    monkeypatch.setattr("sys.argv", ["render", "publish"])
+    assert render.main() == 1
+    assert "t10k-labels: truncated" in capsys.readouterr().err
+
+
+def test_unknown_notebooks_and_commands_are_named(folder, monkeypatch, capsys):
+    with pytest.raises(ValueError, match="no notebook named 07_more; there are 01_one"):
+        render._paths(["07_more"])
+    monkeypatch.setattr("sys.argv", ["render", "dance"])
+    assert render.main() == 2
+    assert "python -m src.render run" in capsys.readouterr().out
+
+
+def test_readme_tables_are_those_that_the_json_gives():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert render.readme_text(text, ROOT / "models") == text
+    assert len(text.splitlines()) <= 150
+
+
+def test_readme_follows_the_json(tmp_path):
+    for path in (ROOT / "models").glob("*.json"):
+        shutil.copy(path, tmp_path)
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    content["test"]["accuracy"] = 0.12345
+    (tmp_path / "evaluation.json").write_text(json.dumps(content))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    made = render.readme_text(text, tmp_path)
+    assert "**12.35%**" in made and "**12.35%**" not in text
+
+
+def test_a_readme_without_markers_is_refused():
+    with pytest.raises(ValueError, match="<!-- results -->"):
+        render.readme_text("# Nothing", ROOT / "models")
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#: ]+)\)", text)
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
