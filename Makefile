@@ -1,15 +1,22 @@
+# make setup    only installs; make lab opens JupyterLab on the notebooks
 # make run      all notebooks, executed into build/      make test     the tests
 # make publish  renders notebooks, models, figures and README's tables in place (needs MNIST)
 # make readme   README's tables from models/*.json       make clean    removes build/ and .venv/
 # Another Python:  make run PYTHON=python3.12            Some notebooks:  make run NOTEBOOKS=01_eda
 
-.PHONY: run test publish readme clean
+.PHONY: setup lab run test publish readme clean
 .DELETE_ON_ERROR:
+.DEFAULT_GOAL := run
 
 NOTEBOOKS ?=
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
   $(if $(shell $(p) -c 'import sys, ensurepip, venv; print(*[1] * ((3, 11) <= sys.version_info < (3, 14)))' 2>/dev/null),$(p))))
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+setup: .venv/ready
+
+lab: .venv/ready
+	@.venv/bin/jupyter lab notebooks
 
 run: .venv/ready
 	@.venv/bin/python -m src.render run $(NOTEBOOKS)

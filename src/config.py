@@ -26,18 +26,17 @@ def results_dir(kind: str, source: str = "mnist") -> Path:
 
 
 def find_result(name: str, kind: str = "models", source: str = "mnist") -> Path:
-    """Your own file `name` where there is one, else the published one.
+    """Your own file `name` where there is one, else the published one, which is MNIST's.
 
-    Raises FileNotFoundError, naming both places and the notebook to run, where there is none.
+    Raises FileNotFoundError, naming the places and the notebook to run, where there is none.
     """
-    yours = results_dir(kind, source) / name
-    published = ROOT / kind / name
-    for path in (yours, published):
-        if path.exists():
-            return path
+    places = [results_dir(kind, source)] + [ROOT / kind] * (source != "sample")
+    for folder in places:
+        if (folder / name).exists():
+            return folder / name
     raise FileNotFoundError(
-        f"{name} is neither in {yours.parent} nor in {published.parent}: "
-        "run notebooks/02_training.ipynb first, it writes the models."
+        f"{name} is not in {' or '.join(map(str, places))}: run notebooks/02_training.ipynb "
+        f"first, with SOURCE = {source!r}."
     )
 
 

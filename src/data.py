@@ -349,10 +349,44 @@ def split_fit_select_held(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     return rest[fit], rest[select], held
 
 
+def augment(images, seed, rotation=0.0, scale=0.0, shear=0.0, shift=0.0):
+    """Each image of a batch (n, 28, 28, 1) turned, scaled, sheared and shifted at random.
+
+    The largest rotation in degrees, change of scale as a share, shear as a tangent and shift
+    in pixels; each is drawn evenly from minus to plus that, per image. All four become one
+    matrix, so pixels are interpolated (bilinearly) once. `seed`: two integers; the same seed,
+    the same result. Tensor in, tensor out.
+    """
+    import keras
+    import tensorflow as tf
+
+    draws = tf.random.stateless_uniform((6, tf.shape(images)[0]), seed, -1, 1)
+    angle, slant = draws[0] * rotation * np.pi / 180, draws[1] * shear
+    wide, high = 1 + draws[2] * scale, 1 + draws[3] * scale
+    right, down = draws[4] * shift, draws[5] * shift
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    # from a place in the result to the place in the original that its value is taken from
+    a, b = cos / wide, (cos * slant - sin) / wide
+    c, d = sin / high, (sin * slant + cos) / high
+    middle = (IMAGE_SHAPE[0] - 1) / 2
+    x0 = middle - a * (middle + right) - b * (middle + down)
+    y0 = middle - c * (middle + right) - d * (middle + down)
+    zero = tf.zeros_like(a)
+    matrices = tf.stack([a, b, x0, c, d, y0, zero, zero], axis=1)
+    return keras.ops.image.affine_transform(images, matrices, interpolation="bilinear")
+
+
 def make_dataset(
-    images: np.ndarray, labels: np.ndarray, batch_size: int, shuffle: bool = False, seed: int = 0
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    shuffle: bool = False,
+    seed: int = 0,
+    augmentation: dict | None = None,
 ):
     """A tf.data pipeline of (images, labels) batches, shuffled anew each epoch on request.
+
+    `augmentation` holds arguments of `augment`, applied anew each epoch, too.
 
     `images` float (n, 28, 28, 1) in [0, 1]; `labels` integers (n,) or one-hot (n, 10).
     Raises DataError for another shape or range, or different lengths.
@@ -375,6 +409,12 @@ def make_dataset(
         rows = rows.shuffle(len(images), seed=seed, reshuffle_each_iteration=True)
     batches = rows.batch(batch_size)
     batches = batches.map(lambda i: (tf.gather(x, i), tf.gather(y, i)), tf.data.AUTOTUNE)
+    if augmentation:
+        seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
+        batches = tf.data.Dataset.zip(batches, seeds).map(
+            lambda batch, pair: (augment(batch[0], pair, **augmentation), batch[1]),
+            tf.data.AUTOTUNE,
+        )
     return batches.prefetch(tf.data.AUTOTUNE)
 
 

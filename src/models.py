@@ -1,5 +1,6 @@
 """The CNN builder, a table of its layers, and saving and loading."""
 
+import math
 import os
 import zipfile
 from collections.abc import Sequence
@@ -23,7 +24,9 @@ def build_cnn(
     pool: bool | Sequence[bool] = (True, True, False),
     batch_norm: bool = True,
     batch_norm_momentum: float = 0.99,
+    activation_last: bool = False,
     block_dropout: float = 0.0,
+    global_pool: bool = False,
     dense_units: int | Sequence[int] = 128,
     dropout: float = 0.5,
     name: str = "mnist_cnn",
@@ -31,7 +34,10 @@ def build_cnn(
     """Convolution blocks, then dense layers, then a softmax over the ten digits.
 
     A block is Conv2D + ReLU, BatchNormalization (`batch_norm`), 2x2 max pooling (`pool`) and
-    dropout (`block_dropout`). `kernel_size` and `pool` take one value for all blocks or one
+    dropout (`block_dropout`). With `activation_last` the ReLU ends the block: after the pooling
+    it gives the same values for a quarter of the work, and batch norm sees what the
+    convolution gave. `global_pool` takes each filter's largest value in place of flattening.
+    `kernel_size` and `pool` take one value for all blocks or one
     per block. `dense_units` may be one size, several, or () for none; `dropout` comes after
     the last of them. `batch_norm_momentum` is how much of its running mean and variance batch
     normalisation keeps at each step: 0.99 needs a thousand steps or more to settle, 0.9 a
@@ -50,14 +56,27 @@ def build_cnn(
 
     inputs = x = keras.Input(IMAGE_SHAPE, name="image")
     for i, (n_filters, kernel, pooled) in enumerate(zip(filters, kernels, pools, strict=True), 1):
-        x = layers.Conv2D(n_filters, kernel, padding=padding, activation="relu", name=f"conv{i}")(x)
+        x = layers.Conv2D(
+            n_filters,
+            kernel,
+            padding=padding,
+            activation=None if activation_last else "relu",
+            use_bias=not (activation_last and batch_norm),  # batch norm adds one of its own
+            name=f"conv{i}",
+        )(x)
         if batch_norm:
             x = layers.BatchNormalization(momentum=batch_norm_momentum, name=f"bn{i}")(x)
         if pooled:
             x = layers.MaxPooling2D(2, name=f"pool{i}")(x)
+        if activation_last:
+            x = layers.ReLU(name=f"relu{i}")(x)
         if block_dropout:
             x = layers.Dropout(block_dropout, name=f"block_dropout{i}")(x)
-    x = layers.Flatten(name="flatten")(x)
+    x = (
+        layers.GlobalMaxPooling2D(name="global_pool")(x)
+        if global_pool
+        else layers.Flatten(name="flatten")(x)
+    )
     for i, units in enumerate(dense_units, 1):
         x = layers.Dense(units, activation="relu", name=f"dense{i}")(x)
     if dropout:
@@ -98,6 +117,17 @@ def _check_arguments(filters, kernels, padding, pools, dense_units) -> None:
                 f"block {i} would leave no pixel of the image: take fewer blocks, a smaller "
                 "kernel_size, padding='same', or pool=False there."
             )
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Multiplications (each with an addition) that the convolutions and dense layers take for
+    one image; the rest is small beside them."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D | layers.Dense):
+            positions = math.prod(layer.output.shape[1:-1])  # 1 for a dense layer
+            total += positions * math.prod(layer.kernel.shape)
+    return total
 
 
 def layer_table(model: keras.Model) -> list[dict]:

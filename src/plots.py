@@ -159,7 +159,10 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, title: str = "") -> F
 
 @_styled
 def plot_history(epochs: dict[str, list[float]], title: str = "") -> Figure:
-    """Loss and accuracy per epoch, for training and validation; lowest validation loss marked."""
+    """Loss (log scale) and accuracy per epoch, for training and validation.
+
+    The lowest validation loss is ringed, cuts of `learning_rate` are dotted lines.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
     numbers = np.arange(1, len(epochs["loss"]) + 1)
     for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
@@ -170,10 +173,22 @@ def plot_history(epochs: dict[str, list[float]], title: str = "") -> Figure:
             ax.plot(numbers, values, color=RED, marker="s", ms=4, ls="--", label="validation")
             ax.plot(numbers[best], values[best], marker="o", ms=12, mfc="none", mec="black",
                     ls="none", label="best validation loss")  # fmt: skip
+        for cut in np.flatnonzero(np.diff(epochs.get("learning_rate", [])) < 0):
+            ax.axvline(
+                cut + 1.5, color=GREY, ls=":", label="learning rate cut" if ax is axes[0] else None
+            )
         ax.set(xlabel="epoch", title=metric.capitalize())
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(color="0.9")
-    axes[0].legend()
+    axes[0].set_yscale("log")
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_formatter(
+        lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""
+    )
+    handles = {
+        label: line for line, label in zip(*axes[0].get_legend_handles_labels(), strict=True)
+    }
+    axes[0].legend(handles.values(), handles, frameon=True, edgecolor="white", framealpha=0.9)
     axes[1].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
     figure.suptitle(title)
     return figure
@@ -198,7 +213,7 @@ def plot_confusion(matrix: np.ndarray, title: str = "") -> Figure:
         ax.add_patch(plt.Rectangle((digit, digit), 1, 1, color="0.9", lw=0))
         share = f"{100 * right[digit] / total[digit]:.2f}%" if total[digit] else "none"
         ax.text(CLASSES + 0.15, digit + 0.5, share, va="center")
-    ax.text(CLASSES + 0.15, -0.25, "right", va="center", weight="bold")
+    ax.text(CLASSES + 0.15, -0.25, "correct", va="center", weight="bold")
     ax.tick_params(axis="y", rotation=0)
     ax.set(xlabel="predicted digit", ylabel="true digit", title=title)
     return figure
@@ -232,7 +247,7 @@ def plot_predictions(
     predictions, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = predictions == labels
     titles = [
-        f"{t} → {p}\n{100 * c:.0f}%" if t != p else f"{p}  {100 * c:.0f}%"
+        f"{t} → {p}\n{100 * c:.1f}%" if t != p else f"{p}  {100 * c:.1f}%"
         for t, p, c in zip(labels, predictions, confidences, strict=True)
     ]
     colours = [BLUE if ok else RED for ok in right]
@@ -265,16 +280,16 @@ def plot_architecture(rows: list[dict], title: str = "") -> Figure:
     most = max(max(row["parameters"] for row in rows), 1)
     for y, row in enumerate(rows):
         colour = LAYER_COLOURS.get(row["kind"], GREY)
-        ax.add_patch(plt.Rectangle((0, y - 0.38), 4.6, 0.76, color=colour, alpha=0.2, lw=0))
+        ax.add_patch(plt.Rectangle((0, y - 0.38), 5.3, 0.76, color=colour, alpha=0.2, lw=0))
         ax.add_patch(plt.Rectangle((0, y - 0.38), 0.08, 0.76, color=colour, lw=0))
-        ax.text(0.2, y, row["layer"], va="center", weight="bold")
-        ax.text(1.75, y, row["kind"], va="center")
-        ax.text(4.5, y, row["output"], va="center", ha="right")
-        ax.barh(y, 2.2 * row["parameters"] / most, left=4.75, height=0.5, color=colour)
-        at = 4.85 + 2.2 * row["parameters"] / most
+        ax.text(0.2, y, row["kind"], va="center", weight="bold")
+        ax.text(2.15, y, row["layer"], va="center", fontsize=10)
+        ax.text(5.2, y, row["output"], va="center", ha="right")
+        ax.barh(y, 1.6 * row["parameters"] / most, left=5.45, height=0.5, color=colour)
+        at = 5.55 + 1.6 * row["parameters"] / most
         ax.text(at, y, f"{row['parameters']:,}" if row["parameters"] else "–", va="center")
-    for x, name, side in ((0.2, "layer", "left"), (1.75, "kind", "left"),
-                          (4.5, "output", "right"), (4.75, "parameters", "left")):  # fmt: skip
+    for x, name, side in ((0.2, "kind", "left"), (2.15, "name", "left"),
+                          (5.2, "output", "right"), (5.45, "parameters", "left")):  # fmt: skip
         ax.text(x, -0.85, name, ha=side, color="0.35")
     ax.set(xlim=(0, 8), ylim=(len(rows) - 0.5, -1.2), title=title)
     ax.axis("off")

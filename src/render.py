@@ -26,7 +26,6 @@ from src.data import DataUnavailableError, load_mnist
 
 NOTEBOOKS = ROOT / "notebooks"
 TIMES = ROOT / "models" / "notebook_times.json"
-SAMPLE_KNOBS = {"02_training": {"BATCH_NORM_MOMENTUM": 0.9}}  # beside SOURCE, few images
 NOISE = re.compile(  # TensorFlow's start-up lines, which no setting silences
     r"^([IWE]\d{4} \d\d:\d\d:\d+\.\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
     r"|WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
@@ -35,7 +34,7 @@ NOISE = re.compile(  # TensorFlow's start-up lines, which no setting silences
 
 
 def set_parameters(book: nbformat.NotebookNode, values: dict) -> None:
-    """Add a cell after the one tagged `parameters` that gives knobs other values.
+    """Give knobs other values, in the cell tagged `parameters`; each has a line of its own.
 
     Raises ValueError for a knob that the notebook does not have.
     """
@@ -47,9 +46,11 @@ def set_parameters(book: nbformat.NotebookNode, values: dict) -> None:
     unknown = sorted(set(values) - set(knobs))
     if unknown:
         raise ValueError(f"no knob named {', '.join(unknown)}; there are {', '.join(knobs)}.")
-    source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
-    book.cells.insert(at + 1, cell)
+    for name, value in values.items():
+        line = re.compile(rf"^{name} = .*$", re.MULTILINE)
+        book.cells[at].source = line.sub(
+            lambda _, n=name, v=value: f"{n} = {v!r}", book.cells[at].source
+        )
 
 
 def execute(path: Path, target: Path, values: dict | None = None) -> float:
@@ -153,7 +154,7 @@ def run(names: list[str]) -> None:
         print(f"When last published ({times['environment']['cores']} cores): {total / 60:.1f} min.")
     seconds = []
     for path in paths:
-        values = {"SOURCE": "sample", **SAMPLE_KNOBS.get(path.stem, {})} if sample else None
+        values = {"SOURCE": "sample"} if sample else None
         seconds.append(_run_one(path, ROOT / "build/notebooks" / path.name, values))
     print(f"All {len(paths)} ran in {sum(seconds):.0f} s. Open build/notebooks, or notebooks/.")
 
@@ -184,14 +185,16 @@ def results_table(folder: Path) -> str:
     )
     lines = ["| model | parameters | validation accuracy | test accuracy (95% interval) |",
              "| --- | --- | --- | --- |"]  # fmt: skip
-    for name, score in floor.items():
-        learnt = f"{name}, from {score['images']:,} images"
-        lines.append(f"| {learnt} | – | {score['accuracy']:.1%} | not opened |")
-    validation = history["epochs"]["val_accuracy"][-1]
+    for name, score in floor["scores"].items():
+        model = f"{name}, learnt from {floor['images']:,} images"
+        n = floor["validation_images"]
+        lines.append(f"| {model} | – | {score['accuracy']:.1%} of {n:,} | not measured |")
+    validation = f"{history['epochs']['val_accuracy'][-1]:.2%}"
+    n = history["settings"]["validation_images"]
     low, high = test["test"]["accuracy_interval"]
     lines.append(
         f"| three convolutions with batch norm, {len(history['epochs']['loss'])} epochs, one seed "
-        f"| {test['parameters']:,} | {validation:.2%} | **{test['test']['accuracy']:.2%}** "
+        f"| {test['parameters']:,} | {validation} of {n:,} | **{test['test']['accuracy']:.2%}** "
         f"({low:.2%} to {high:.2%}), loss {test['test']['loss']:.4f} |"
     )
     return "\n".join(lines)
@@ -200,7 +203,7 @@ def results_table(folder: Path) -> str:
 LESSONS = {
     "01_eda": "what is in the data, and how far two methods get without a network",
     "02_training": "prepare, build, train, read the curves, save, load, read one digit",
-    "04_evaluation": "the test set, once: score with interval, confusion matrix, every mistake",
+    "04_evaluation": "the test set, once: score with interval, confusion matrix, mistakes",
 }
 
 

@@ -4,10 +4,13 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
+import numpy as np
 from IPython.display import display
 
+from src import data, models
 from src.config import environment, write_json
 
 
@@ -105,3 +108,99 @@ def load_history(path: str | Path) -> dict:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a training history written by save_history.") from error
     return content
+
+
+class Trained(NamedTuple):
+    """What `train` returns; `fit_rows`, `val_rows`: which training images were used for what."""
+
+    model: keras.Model
+    history: dict[str, list[float]]
+    seconds: float
+    fit_rows: np.ndarray
+    val_rows: np.ndarray
+
+
+def make_optimizer(recipe: dict, steps: int) -> keras.optimizers.Optimizer:
+    """Adam as the recipe has it, for a run of `steps` batches.
+
+    The one-cycle schedule warms up linearly over the first quarter and falls to zero along a
+    cosine: Smith and Topin, "Super-Convergence" (2018), with the cosine of Loshchilov and
+    Hutter, "SGDR" (2017).
+    """
+    settings = dict(recipe["optimizer"])
+    if recipe["schedule"] == "one_cycle":
+        warm, peak = max(1, steps // 4), settings["learning_rate"]
+        settings["learning_rate"] = keras.optimizers.schedules.CosineDecay(
+            peak / 25, max(1, steps - warm), warmup_target=peak, warmup_steps=warm
+        )
+    if recipe["weight_average"]:
+        settings |= {"use_ema": True, "ema_momentum": recipe["weight_average"]}
+    return keras.optimizers.Adam(**settings)
+
+
+def make_loss(recipe: dict) -> keras.losses.Loss:
+    """The recipe's cross-entropy, for integer or one-hot labels."""
+    if recipe["loss"] == "categorical_crossentropy":
+        return keras.losses.CategoricalCrossentropy(label_smoothing=recipe["label_smoothing"])
+    return keras.losses.SparseCategoricalCrossentropy()
+
+
+def make_callbacks(recipe: dict) -> list[keras.callbacks.Callback]:
+    """EarlyStopping and ReduceLROnPlateau where the recipe has them; both watch val_loss."""
+    callbacks = []
+    if recipe["early_stopping"]:
+        callbacks.append(keras.callbacks.EarlyStopping(**recipe["early_stopping"]))
+    if recipe["reduce_lr"]:
+        callbacks.append(keras.callbacks.ReduceLROnPlateau(**recipe["reduce_lr"]))
+    return callbacks
+
+
+def split_rows(recipe: dict, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to fit and rows for validation: the project's split, or a share drawn by `seed`."""
+    if recipe["validation"] == "select":
+        fit, select, _ = data.split_fit_select_held(labels)
+        return fit, select
+    rows = np.arange(len(labels))
+    if recipe["images"] and recipe["images"] < len(labels):
+        _, rows = data.stratified_split(labels, recipe["images"] / len(labels), seed=0)
+    fit, val = data.stratified_split(labels[rows], recipe["validation"], seed)
+    return rows[fit], rows[val]
+
+
+def train(
+    recipe: dict,
+    images: np.ndarray,
+    labels: np.ndarray,
+    seed: int = 0,
+    callbacks: tuple[keras.callbacks.Callback, ...] = (),
+    watch: bool | None = None,
+) -> Trained:
+    """Train a recipe on uint8 images (n, 28, 28) and labels (n,), the same for the same seed.
+
+    `watch`: score the validation images after each epoch; by default only where a callback
+    of the recipe needs it. `seconds` is the wall clock of training, from building the
+    network to its last step, tracing included.
+    """
+    fit, val = split_rows(recipe, labels, seed)
+    encode = data.one_hot if recipe["loss"] == "categorical_crossentropy" else np.asarray
+    x, y = data.scale_images(images), encode(labels)
+    needed = make_callbacks(recipe)
+    watch = bool(needed) if watch is None else watch or bool(needed)
+    started = time.perf_counter()
+    keras.utils.set_random_seed(seed)
+    batches = data.make_dataset(
+        x[fit], y[fit], recipe["batch_size"], True, seed, recipe["augmentation"]
+    )
+    model = models.build_cnn(**recipe["network"])
+    optimizer = make_optimizer(recipe, len(batches) * recipe["epochs"])
+    model.compile(optimizer, make_loss(recipe), metrics=["accuracy"])
+    history = model.fit(
+        batches,
+        validation_data=data.make_dataset(x[val], y[val], 500) if watch else None,
+        epochs=recipe["epochs"],
+        callbacks=[*needed, *callbacks],
+        shuffle=False,
+        verbose=0,
+    )
+    seconds = time.perf_counter() - started
+    return Trained(model, history.history, seconds, fit, val)

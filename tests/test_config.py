@@ -42,6 +42,14 @@ def test_your_own_result_comes_before_the_published_one(root):
     assert config.find_result("a.json", "figures") == yours
 
 
+def test_the_sample_is_never_scored_with_mnists_published_model(root):
+    (root / "models").mkdir(parents=True)
+    (root / "models" / "m.keras").write_text("published")
+    assert config.find_result("m.keras") == root / "models" / "m.keras"
+    with pytest.raises(FileNotFoundError, match="with SOURCE = 'sample'"):
+        config.find_result("m.keras", source="sample")
+
+
 def test_shown_paths_start_at_the_project_or_are_bare_names(root, monkeypatch):
     assert config.display_path(root / "build" / "models" / "a.keras") == "build/models/a.keras"
     assert config.display_path(root.parent / "someone" / "a.keras") == "a.keras"

@@ -628,3 +628,48 @@ def test_import_does_not_load_tensorflow():
     code = "import sys, src.data; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_augment_without_strengths_changes_nothing():
+    images = np.random.default_rng(0).random((5, 28, 28, 1), dtype=np.float32)
+    assert np.array_equal(data.augment(images, (1, 2)).numpy(), images)
+
+
+def test_augment_moves_by_no_more_than_its_shift():
+    images = np.zeros((400, 28, 28, 1), np.float32)
+    images[:, 14, 14] = 1
+    moved = data.augment(images, (3, 4), shift=2.0).numpy()
+    rows, columns = np.nonzero(moved.max(axis=0)[..., 0])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (12, 16, 12, 16)
+    assert np.allclose(moved.sum(axis=(1, 2, 3)), 1, atol=1e-4)  # bilinear: nothing lost
+    assert np.ptp(moved, axis=0).max() > 0.9  # each image by another shift
+
+
+@pytest.mark.parametrize(
+    "strengths, least, most",
+    [({"rotation": 90.0}, 8, 8.6), ({"scale": 0.25}, 5.5, 10.5), ({"shear": 0.5}, 7.9, 9.5)],
+)
+def test_augment_turns_scales_and_shears_about_the_middle(strengths, least, most):
+    images = np.zeros((200, 28, 28, 1), np.float32)
+    images[:, 5:7, 13:15] = 1  # a dot, 8 px above the middle
+    moved = data.augment(images, (5, 6), **strengths).numpy()[..., 0]
+    weights = moved / moved.sum(axis=(1, 2), keepdims=True)
+    y = (weights * np.arange(28)[:, None]).sum(axis=(1, 2)) - 13.5
+    x = (weights * np.arange(28)).sum(axis=(1, 2)) - 13.5
+    distance = np.hypot(x, y)
+    assert least - 0.2 <= distance.min() and distance.max() <= most + 0.2
+    assert np.ptp(distance) > 3.5 or np.ptp(x) > 7
+
+
+def test_augmented_batches_differ_by_epoch_and_repeat_with_the_seed():
+    x = np.random.default_rng(1).random((10, 28, 28, 1), dtype=np.float32)
+    y = np.arange(10)
+
+    def first_epochs(seed):
+        batches = data.make_dataset(x, y, 5, seed=seed, augmentation={"shift": 2.0})
+        return [np.concatenate([b[0].numpy() for b in batches]) for _ in range(2)]
+
+    one, two = first_epochs(7)
+    assert not np.allclose(one, two)
+    assert all(np.array_equal(a, b) for a, b in zip(first_epochs(7), [one, two], strict=True))
+    assert not np.allclose(first_epochs(8)[0], one)

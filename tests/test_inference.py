@@ -109,7 +109,7 @@ def test_without_a_model_yours_comes_before_the_published_one(picture, tmp_path,
     monkeypatch.setattr(config, "ROOT", tmp_path / "project")
     with pytest.raises(ValueError, match="image: shape"):  # before a model is looked for
         predict_digit(np.zeros((5, 5)))
-    with pytest.raises(FileNotFoundError, match=f"{MODEL} is neither in .*02_training.ipynb"):
+    with pytest.raises(FileNotFoundError, match=f"{MODEL} is not in .*02_training.ipynb"):
         predict_digit(picture)
     save_model(says_always(4), tmp_path / "project" / "models" / MODEL)
     assert predict_digit(picture).digit == 4

@@ -86,12 +86,14 @@ def test_confusion_of_a_perfect_model_and_of_a_missing_digit():
 
 def test_gallery_titles_name_true_and_predicted_digit():
     shown = texts(plots.plot_predictions(IMAGES, LABELS, PROBABILITIES))
-    assert "3 → 8\n82%" in shown and "0  82%" in shown
+    assert "3 → 8\n82.0%" in shown and "0  82.0%" in shown
 
 
 def test_history_marks_the_best_epoch_and_goes_without_validation():
     loss, accuracy = plots.plot_history(HISTORY).axes
     assert loss.lines[2].get_xdata() == accuracy.lines[2].get_xdata() == [2]
+    cuts = plots.plot_history({**HISTORY, "learning_rate": [0.1, 0.1, 0.03]}).axes[0].lines[3:]
+    assert [line.get_xdata()[0] for line in cuts] == [2.5]
     alone = plots.plot_history({"loss": [1.0], "accuracy": [0.5]})
     assert len(alone.axes[0].lines) == 1
 

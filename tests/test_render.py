@@ -20,11 +20,11 @@ def book_of(*sources, knobs="EPOCHS = 5\nNAME = 'a'"):
     return v4.new_notebook(cells=cells + [v4.new_code_cell(source) for source in sources])
 
 
-def test_set_parameters_adds_a_cell_after_the_knobs():
-    book = book_of("print(EPOCHS)")
-    render.set_parameters(book, {"EPOCHS": 1, "NAME": "b"})
-    assert book.cells[1].source == "EPOCHS = 1\nNAME = 'b'"
-    assert len(book.cells) == 3
+def test_set_parameters_changes_the_lines_of_knobs_and_no_others():
+    book = book_of("EPOCHS = 9", knobs="# how long\nEPOCHS = 5\nNAME = 'a'\nHALF = EPOCHS / 2")
+    render.set_parameters(book, {"EPOCHS": 1, "NAME": r"\b"})
+    assert book.cells[0].source == "# how long\nEPOCHS = 1\nNAME = '\\\\b'\nHALF = EPOCHS / 2"
+    assert [cell.source for cell in book.cells[1:]] == ["EPOCHS = 9"]
 
 
 def test_an_unknown_knob_is_named_with_those_there_are():
