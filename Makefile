@@ -42,7 +42,7 @@ clean:
 	@$(PYTHON) -m venv .venv
 
 .venv/ready: requirements.txt constraints.txt pyproject.toml | .venv/bin/python
-	@echo "Installing into .venv (about 2 GB, once; a few minutes) ..."
+	@echo "Installing into .venv (about 3 GB, once; a few minutes) ..."
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip
 	@$(PIP) -r requirements.txt
 	@touch $@

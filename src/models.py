@@ -176,6 +176,8 @@ def load_model(path: str | Path) -> keras.Model:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; 02_training writes the models.")
     try:
+        if path.suffix == ".keras":
+            _check_archive(path)
         model = keras.models.load_model(path, compile=False, safe_mode=True)
         takes, gives = model.input_shape[1:], model.output_shape[1:]
     except READ_ERRORS as error:
@@ -187,3 +189,10 @@ def load_model(path: str | Path) -> keras.Model:
             f"{path}: takes {takes} to {gives}, expected {IMAGE_SHAPE} to ({CLASSES},)."
         )
     return model
+
+
+def _check_archive(path: Path) -> None:
+    """BadZipFile unless each member's checksum is right; not every Python's reading checks it."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(damaged)
