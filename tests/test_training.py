@@ -18,6 +18,7 @@ import tensorflow as tf
 from src import config, training
 from src.data import one_hot, scale_images
 from src.models import build_cnn, load_model
+from src.recipes import get_recipe
 from src.training import AtomicCheckpoint, LiveProgress, load_history, save_history
 
 TERMINAL_CODES = re.compile(r"[\r\b\x1b]")
@@ -302,3 +303,25 @@ def test_the_callbacks_work_together(runs):
         rows = [line.split() for line in run.printed.splitlines()]
         assert [row[0] for row in rows if row[0].isdigit()] == ["1", "2", "3"]
         assert run.checkpoint_loss == pytest.approx(min(run.history["val_loss"]), rel=1e-4)
+
+
+def test_one_cycle_warms_up_for_a_quarter_and_ends_at_zero():
+    recipe = get_recipe("fast", optimizer={"learning_rate": 0.01})
+    rate = training.make_optimizer(recipe, steps=100)._learning_rate
+    rates = [float(rate(step)) for step in (0, 25, 62, 100)]
+    assert rates == pytest.approx([0.0004, 0.01, 0.00510, 0], abs=2e-4)
+
+
+def test_a_constant_rate_and_a_weight_average_reach_the_optimiser():
+    recipe = get_recipe("two_conv_plain", weight_average=0.9)
+    optimizer = training.make_optimizer(recipe, steps=10)
+    assert float(optimizer.learning_rate) == pytest.approx(1e-3)
+    assert optimizer.use_ema and optimizer.ema_momentum == 0.9
+
+
+def test_label_smoothing_reaches_the_loss():
+    loss = training.make_loss(get_recipe("fast", label_smoothing=0.1))
+    truth, guess = np.eye(10)[[3]], np.full((1, 10), 0.01)
+    guess[0, 3] = 0.91
+    expected = -(0.91 * np.log(0.91) + 0.09 * np.log(0.01))  # 0.9 + 0.1/10, and nine times 0.1/10
+    assert float(loss(truth, guess)) == pytest.approx(expected, rel=1e-4)
