@@ -1,10 +1,12 @@
 # make setup    only installs; make lab opens JupyterLab on the notebooks
 # make run      all notebooks, executed into build/      make test     the tests
 # make publish  renders notebooks, models, figures and README's tables in place (needs MNIST)
+# make benchmark  the runs behind the tables, hours, goes on where it stopped (needs MNIST)
+# make timing     their times side by side, an hour on a quiet machine (needs MNIST)
 # make readme   README's tables from models/*.json       make clean    removes build/ and .venv/
 # Another Python:  make run PYTHON=python3.12            Some notebooks:  make run NOTEBOOKS=01_eda
 
-.PHONY: setup lab run test publish readme clean
+.PHONY: setup lab run test publish benchmark timing readme clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := run
 
@@ -27,6 +29,14 @@ test: .venv/ready-to-test
 
 publish: .venv/ready
 	@.venv/bin/python -m src.render publish $(NOTEBOOKS)
+
+benchmark: .venv/ready
+	@.venv/bin/python -m src.benchmark runs
+	@.venv/bin/python -m src.benchmark ladder
+	@.venv/bin/python -m src.benchmark models
+
+timing: .venv/ready
+	@.venv/bin/python -m src.benchmark timing
 
 readme: .venv/ready
 	@.venv/bin/python -m src.render readme

@@ -1,10 +1,16 @@
-"""Many runs of recipes: one small JSON per run under models/benchmarks/, resumable run by run.
+"""Many runs of recipes, resumable one by one; README's tables and figure are made from them.
 
-python -m src.benchmark [RECIPE ...]    all seeds of the plan that have no result yet
+    python -m src.benchmark runs [RECIPE ...]   every seed of the plan: models/benchmarks/
+    python -m src.benchmark ladder              one change at a time: models/ladder/
+    python -m src.benchmark models              fast, strong, champion as published: models/
+    python -m src.benchmark timing              times side by side: models/timing.json
+The first three go on where they were stopped; the last one is one uninterrupted run.
 """
 
 import json
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -13,11 +19,18 @@ import pandas as pd
 
 from src import data, evaluation, models, training
 from src.config import ROOT, environment, write_json
-from src.recipes import RECIPES, get_recipe
+from src.recipes import LADDER, RECIPES, get_recipe
 
-FOLDER = ROOT / "models" / "benchmarks"
-SEEDS = {name: 5 for name in RECIPES} | {"sprint": 20, "fast": 10}
-NEEDED = ("recipe", "seed", "epochs", "parameters", "multiply_adds", "validation", "test")
+MODELS = ROOT / "models"
+FOLDER, STEPS = MODELS / "benchmarks", MODELS / "ladder"
+SEEDS = {name: 5 for name in RECIPES} | {"sprint": 20, "fast": 10, "champion": 3}
+LADDER_SEEDS = 3
+PUBLISHED = ("fast", "strong", "champion")
+TIMED = ("sprint", "fast", "keras_io_convnet", *[n for n in RECIPES if RECIPES[n].get("system")])
+ONE_EPOCH_TIMED = ("strong", "champion")  # times the number of epochs: the rest would take hours
+SHOWN = ("about", "system", "reported", "reported_on", "comparable")  # recipe fields to show
+NEEDED = ("recipe", "seed", "settings", "epochs", "parameters", "multiply_adds", "validation")
+DESCRIBES = ("name", *SHOWN, "ours")  # fields of a recipe that no training depends on
 
 
 class KeepWeights(keras.callbacks.Callback):
@@ -37,7 +50,9 @@ def through_kaggle_csv(digits: data.DigitData, rows: np.ndarray, path: Path):
         table = pd.DataFrame(digits.x_train[rows].reshape(len(rows), -1), columns=names)
         table.insert(0, "label", digits.y_train[rows])
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path, index=False)
+        partial = path.with_name(f"partial-{path.name}")
+        table.to_csv(partial, index=False)
+        os.replace(partial, path)
     return data.load_kaggle_csv(path)
 
 
@@ -48,32 +63,40 @@ def score(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict:
     return {name: found[name] for name in ("n", "errors", "accuracy", "loss")}
 
 
-def run_one(name: str, seed: int, digits: data.DigitData) -> dict:
+def run_one(recipe: dict, seed: int, digits: data.DigitData, test: bool = True) -> dict:
     """Train a recipe with a seed and score it: on its validation images, on the images held
-    back unless it trained on some of them, and at the end, once, on the test images."""
-    recipe = get_recipe(name)
+    back unless it trained on some of them, and at the end, once, on the test images.
+
+    `seconds` is the wall clock of the training alone.
+    """
     images, labels = digits.x_train, digits.y_train
-    if name == "kaggle_conv" and recipe["images"] < len(labels):
+    if recipe["name"] == "kaggle_conv" and recipe["images"] < len(labels):
         _, rows = data.stratified_split(labels, recipe["images"] / len(labels))
         images, labels = through_kaggle_csv(digits, rows, ROOT / "build/kaggle/train.csv")
     keep = KeepWeights()
+    keras.utils.clear_session()  # nothing of the runs before slows this one
     trained = training.train(recipe, images, labels, seed, (keep,))
     result = {
-        "recipe": name,
+        "recipe": recipe["name"],
         "seed": seed,
         "data": digits.name,
+        "settings": settings(recipe),
+        "seconds": trained.seconds,
         "epochs": len(keep.weights),
         "images": len(trained.fit_rows),
         "parameters": trained.model.count_params(),
         "multiply_adds": models.multiply_adds(trained.model),
+        "training_accuracy": trained.history["accuracy"][-1],  # an average over the last epoch
         "validation": score(trained.model, images[trained.val_rows], labels[trained.val_rows]),
     }
-    if recipe["validation"] == "select":
-        held = data.split_fit_select_held(labels)[2]
-        result["held_back"] = score(trained.model, images[held], labels[held])
-    result["test"] = score(trained.model, digits.x_test, digits.y_test)
-    if len(keep.weights) > 2:  # for contrast only: what choosing the epoch on test would give
-        result["peak_test_accuracy"] = peak(trained.model, keep.weights, digits)
+    if test:
+        if recipe["validation"] == "select":
+            held = data.split_fit_select_held(labels)[2]
+            result["held_back"] = score(trained.model, images[held], labels[held])
+        result["test"] = score(trained.model, digits.x_test, digits.y_test)
+        if recipe["validation"] != "select" or recipe["name"] == "strong":
+            # for contrast only: what choosing the epoch on the test set would give
+            result["peak_test_accuracy"] = peak(trained.model, keep.weights, digits)
     return result | {"environment": environment()}
 
 
@@ -86,11 +109,16 @@ def peak(model: keras.Model, weights: list, digits: data.DigitData) -> float:
     return best
 
 
-def read_result(path: Path) -> dict:
+def settings(recipe: dict) -> dict:
+    """What of a recipe a training depends on, as JSON holds it."""
+    return json.loads(json.dumps({k: v for k, v in recipe.items() if k not in DESCRIBES}))
+
+
+def read_result(path: Path, needed: tuple[str, ...] = ("test",)) -> dict:
     """One run's JSON. Raises ValueError naming a file that is damaged or incomplete."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in NEEDED if key not in result]
+        missing = [key for key in (*NEEDED, *needed) if key not in result]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path.name}: damaged ({error}).") from error
     if missing:
@@ -98,29 +126,200 @@ def read_result(path: Path) -> dict:
     return result
 
 
-def run_plan(names: list[str], digits: data.DigitData, folder: Path = FOLDER) -> None:
-    """Run what has no whole result yet, the first seed of all recipes before the second."""
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = [(seed, name) for name in names for seed in range(SEEDS[name])]
-    for seed, name in sorted(plan, key=lambda pair: pair[0]):
-        path = folder / f"{name}-{seed}.json"
+def run_plan(plan: Iterable[tuple[dict, int, Path]], digits: data.DigitData, test: bool) -> None:
+    """Run each (recipe, seed, file) that has no whole result of this recipe yet; a result that
+    is damaged, or of a recipe as it was once, is named and run again."""
+    for recipe, seed, path in plan:
         if path.exists():
             try:
-                read_result(path)
-                continue
+                found = read_result(path, ("test",) if test else ("seconds",))
+                if found["settings"] == settings(recipe):
+                    continue
+                print(f"{path.name}: the recipe has changed since. It is run again.", flush=True)
             except ValueError as error:
                 print(f"{error} It is run again.", flush=True)
-        result = run_one(name, seed, digits)
+        result = run_one(recipe, seed, digits, test)
+        if test:  # these may run beside other work; `timing` compares times
+            del result["seconds"]
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, result)
         print(f"{path.name}: validation {result['validation']['accuracy']:.2%}", flush=True)
 
 
+def runs(digits: data.DigitData, names: list[str], folder: Path = FOLDER) -> None:
+    """All seeds of the plan, the first seed of every recipe before the second."""
+    plan = [(seed, name) for name in names or RECIPES for seed in range(SEEDS[name])]
+    plan.sort(key=lambda pair: pair[0])
+    run_plan([(get_recipe(n), s, folder / f"{n}-{s}.json") for s, n in plan], digits, True)
+
+
+def ladder(digits: data.DigitData, folder: Path = STEPS) -> None:
+    """The steps of LADDER, scored on the selection images alone."""
+    recipes = {step: get_recipe(name, **changes) for step, (name, changes) in LADDER.items()}
+    plan = [
+        (recipe, seed, folder / f"{step}-{seed}.json")
+        for seed in range(LADDER_SEEDS)
+        for step, recipe in recipes.items()
+    ]
+    run_plan(plan, digits, False)
+
+
+def publish(digits: data.DigitData, names: list[str], folder: Path = MODELS) -> None:
+    """Our networks with seed 0, trained on fit and selection images together; the JSON beside
+    each says how it did on the images held back."""
+    for name in names or PUBLISHED:
+        path = folder / f"{name}.keras"
+        if path.exists() and path.with_suffix(".json").exists():
+            continue
+        trained = training.train(
+            get_recipe(name, validation="held_back"), digits.x_train, digits.y_train, seed=0
+        )
+        models.save_model(trained.model, path)
+        held = trained.val_rows
+        found = {
+            "recipe": name,
+            "seed": 0,
+            "images": len(trained.fit_rows),
+            "parameters": trained.model.count_params(),
+            "held_back": score(trained.model, digits.x_train[held], digits.y_train[held]),
+            "environment": environment(),
+        }
+        write_json(path.with_suffix(".json"), found)
+        print(f"{path.name}: held back {found['held_back']['accuracy']:.2%}", flush=True)
+
+
+def timing(digits: data.DigitData, path: Path = MODELS / "timing.json", rounds: int = 3):
+    """Seconds of training, the recipes in turn in each round, so that drift hits all alike.
+
+    A run that the benchmark lacks is scored and kept there, too.
+    """
+    seconds = {name: [] for name in TIMED}
+    first_epoch = {name: [] for name in ONE_EPOCH_TIMED}
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for seed in range(rounds):
+        for name in TIMED:
+            kept = FOLDER / f"{name}-{seed}.json"
+            result = run_one(get_recipe(name), seed, digits, test=not kept.exists())
+            seconds[name].append(result.pop("seconds"))
+            if not kept.exists():
+                write_json(kept, result)
+            print(f"round {seed + 1}: {name} {seconds[name][-1]:.1f} s", flush=True)
+        for name in ONE_EPOCH_TIMED:
+            run = run_one(get_recipe(name, epochs=1), seed, digits, test=False)
+            first_epoch[name].append(run["seconds"])
+    found = {"seconds": seconds, "one_epoch": first_epoch, "environment": environment()}
+    write_json(path, found)
+
+
+def read_timing(folder: Path = MODELS) -> dict[str, list[float]]:
+    """Seconds of each round's training by recipe, those timed for an epoch times their epochs;
+    nothing before the first timing."""
+    path = folder / "timing.json"
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    long = {name: (RECIPES[name]["epochs"], times) for name, times in found["one_epoch"].items()}
+    return found["seconds"] | {
+        n: [epochs * t for t in times] for n, (epochs, times) in long.items()
+    }
+
+
+def verdict(recipe: dict, accuracies: list[float]) -> str:
+    """What several runs' accuracies say of the figure that the system states.
+
+    Empty before the third run. The figure is compared with the interval where one more run
+    would fall in 95% of cases, mean ± t sd √(1 + 1/n) (Hahn and Meeker, "Statistical
+    Intervals", 1991), widened by the figure's rounding. "below" where the sizes are our choice,
+    "not supported" where the system gives them.
+    """
+    if not recipe["reported"] or len(accuracies) < 3:
+        return ""
+    digits = recipe["reported"].rstrip("%")
+    stated, rounding = float(digits) / 100, 0.5 * 10.0 ** -(len(digits.partition(".")[2]) + 2)
+    found, n = evaluation.spread(accuracies), len(accuracies)
+    margin = (found["high"] - found["mean"]) * np.sqrt(n + 1) + rounding
+    if abs(stated - found["mean"]) <= margin:
+        return "reproduced"
+    if stated < found["mean"]:
+        return "above"
+    return "below" if recipe["comparable"] else "not supported"
+
+
+def summarize(folder: Path = FOLDER) -> dict[str, dict]:
+    """For each recipe with results: its test accuracy as n, mean, sd and 95% interval over
+    seeds, means of the other figures, and the verdict on the figure that the system states."""
+    rows = {}
+    for name in RECIPES:
+        recipe = get_recipe(name)
+        found = [read_result(path) for path in sorted(folder.glob(f"{name}-*.json"))]
+        if not found:
+            continue
+        values = {part: [run[part]["accuracy"] for run in found] for part in ("validation", "test")}
+        peaks = [
+            run["peak_test_accuracy"] - run["test"]["accuracy"]
+            for run in found
+            if "peak_test_accuracy" in run
+        ]
+        rows[name] = {
+            **{field: recipe[field] for field in SHOWN},
+            "parameters": found[0]["parameters"],
+            "epochs": float(np.mean([run["epochs"] for run in found])),
+            **{part: evaluation.spread(accuracies) for part, accuracies in values.items()},
+            "peak_minus_final": float(np.mean(peaks)) if peaks else None,
+            "training_accuracy": _mean(found, "training_accuracy"),
+            "verdict": verdict(recipe, values[recipe["reported_on"]]),
+        }
+    return rows
+
+
+def _mean(found: list[dict], key: str) -> float | None:
+    values = [run[key] for run in found if key in run]
+    return float(np.mean(values)) if values else None
+
+
+def ladder_rows(folder: Path = STEPS) -> list[dict]:
+    """A row per step of LADDER: median seconds, and mean ± sd of the selection accuracy in %."""
+    rows = []
+    for step in LADDER:
+        found = [read_result(path, ("seconds",)) for path in sorted(folder.glob(f"{step}-*.json"))]
+        if found:
+            accuracy = evaluation.spread([run["validation"]["accuracy"] for run in found])
+            rows.append(
+                {
+                    "step": step,
+                    "parameters": found[0]["parameters"],
+                    "seconds": float(np.median([run["seconds"] for run in found])),
+                    "accuracy": 100 * accuracy["mean"],
+                    "sd": np.nan if accuracy["sd"] is None else 100 * accuracy["sd"],
+                    "seeds": accuracy["n"],
+                }
+            )
+    return rows
+
+
+def accuracy_time_rows(folder: Path = MODELS) -> list[dict]:
+    """What plots.plot_accuracy_time takes, from the benchmark's and the timing's JSON."""
+    times, rows = read_timing(folder), []
+    for name, row in summarize(folder / "benchmarks").items():
+        if name not in times:
+            continue
+        group = "the five systems" if row["system"] else "ours"
+        group = "keras.io example" if name == "keras_io_convnet" else group
+        label = row["system"] or ("" if name == "keras_io_convnet" else name)
+        rows.append({"name": label, "group": group, "seconds": times[name], **row["test"]})
+    return rows
+
+
 def main() -> int:
-    names = sys.argv[1:] or list(RECIPES)
+    commands = {"runs": runs, "ladder": ladder, "models": publish, "timing": timing}
+    command, *names = sys.argv[1:] or [""]
+    if command not in commands or (names and command in ("ladder", "timing")):
+        print(__doc__)
+        return 2
     try:
         for name in names:
             get_recipe(name)
-        run_plan(names, data.load_mnist())
+        commands[command](data.load_mnist(), *([names] if command in ("runs", "models") else []))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -349,18 +349,20 @@ def split_fit_select_held(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     return rest[fit], rest[select], held
 
 
-def augment(images, seed, rotation=0.0, scale=0.0, shear=0.0, shift=0.0):
-    """Each image of a batch (n, 28, 28, 1) turned, scaled, sheared and shifted at random.
+def augment(images, seed, rotation=0.0, scale=0.0, shear=0.0, shift=0.0, thickness=0.0, erase=0.0):
+    """Each image of a batch (n, 28, 28, 1) changed at random.
 
     The largest rotation in degrees, change of scale as a share, shear as a tangent and shift
     in pixels; each is drawn evenly from minus to plus that, per image. All four become one
-    matrix, so pixels are interpolated (bilinearly) once. `seed`: two integers; the same seed,
-    the same result. Tensor in, tensor out.
+    matrix, so pixels are interpolated (bilinearly) once. `thickness`, at most 1, is how far
+    strokes may go towards what 3x3 dilation or erosion makes of them, and `erase` the largest
+    side, in pixels, of a square of paper. `seed`: two integers; the same seed, the same
+    result. Tensor in, tensor out.
     """
     import keras
     import tensorflow as tf
 
-    draws = tf.random.stateless_uniform((6, tf.shape(images)[0]), seed, -1, 1)
+    draws = tf.random.stateless_uniform((10, tf.shape(images)[0]), seed, -1, 1)
     angle, slant = draws[0] * rotation * np.pi / 180, draws[1] * shear
     wide, high = 1 + draws[2] * scale, 1 + draws[3] * scale
     right, down = draws[4] * shift, draws[5] * shift
@@ -373,7 +375,32 @@ def augment(images, seed, rotation=0.0, scale=0.0, shear=0.0, shift=0.0):
     y0 = middle - c * (middle + right) - d * (middle + down)
     zero = tf.zeros_like(a)
     matrices = tf.stack([a, b, x0, c, d, y0, zero, zero], axis=1)
-    return keras.ops.image.affine_transform(images, matrices, interpolation="bilinear")
+    images = keras.ops.image.affine_transform(images, matrices, interpolation="bilinear")
+    if thickness:
+        images = _thicken(images, draws[6] * thickness)
+    return _erase(images, draws[7:10], erase) if erase else images
+
+
+def _thicken(images, amounts):
+    """Strokes blended with their 3x3 dilation (amounts (n,) up to 1) or erosion (down to -1)."""
+    import tensorflow as tf
+
+    amounts = tf.reshape(amounts, (-1, 1, 1, 1))
+    dilated = tf.nn.max_pool2d(images, 3, 1, "SAME")
+    eroded = -tf.nn.max_pool2d(-images, 3, 1, "SAME")
+    return images + tf.abs(amounts) * (tf.where(amounts > 0, dilated, eroded) - images)
+
+
+def _erase(images, draws, largest):
+    """A square of paper in each image, its side at most `largest` pixels."""
+    import tensorflow as tf
+
+    side = IMAGE_SHAPE[0]
+    places = tf.range(side, dtype=tf.float32)
+    middles = (draws[:2, :, tf.newaxis] + 1) / 2 * (side - 1)
+    reach = tf.abs(draws[2, :, tf.newaxis]) * largest / 2
+    rows, columns = tf.unstack(tf.cast(tf.abs(places - middles) < reach, images.dtype))
+    return images * (1 - rows[:, :, tf.newaxis, tf.newaxis] * columns[:, tf.newaxis, :, tf.newaxis])
 
 
 def make_dataset(

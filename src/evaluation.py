@@ -1,7 +1,9 @@
 """Numbers about predictions: labels (n,), predictions (n,), probabilities (n, 10)."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from src.config import CLASSES
@@ -18,6 +20,22 @@ def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tup
         raise ValueError(f"{correct} correct of {total}: expected 0 to total, of 1 or more.")
     interval = binomtest(int(correct), int(total)).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def spread(values: Sequence[float]) -> dict:
+    """n, mean, sd (of the sample) and the 95% interval of the mean, from Student's t.
+
+    Student, "The probable error of a mean", Biometrika 6 (1908). With one value, sd, low and
+    high are None. Raises ValueError without values.
+    """
+    if len(values) == 0:
+        raise ValueError("no values: expected one or more.")
+    n, mean = len(values), float(np.mean(values))
+    if n == 1:
+        return {"n": n, "mean": mean, "sd": None, "low": None, "high": None}
+    sd = float(np.std(values, ddof=1))
+    margin = float(t.ppf(0.975, n - 1) * sd / np.sqrt(n))
+    return {"n": n, "mean": mean, "sd": sd, "low": mean - margin, "high": mean + margin}
 
 
 def check_predictions(labels: np.ndarray, probabilities: np.ndarray) -> None:

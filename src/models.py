@@ -20,11 +20,11 @@ READ_ERRORS = (  # RuntimeError comes from h5py, AttributeError from a model tha
 def build_cnn(
     filters: Sequence[int] = (32, 64, 64),
     kernel_size: int | Sequence[int] = 3,
-    padding: str = "same",
+    padding: str | Sequence[str] = "same",
     pool: bool | Sequence[bool] = (True, True, False),
     batch_norm: bool = True,
     batch_norm_momentum: float = 0.99,
-    activation_last: bool = False,
+    order: Sequence[str] = ("relu", "norm", "pool"),
     block_dropout: float = 0.0,
     global_pool: bool = False,
     dense_units: int | Sequence[int] = 128,
@@ -33,13 +33,13 @@ def build_cnn(
 ) -> keras.Model:
     """Convolution blocks, then dense layers, then a softmax over the ten digits.
 
-    A block is Conv2D + ReLU, BatchNormalization (`batch_norm`), 2x2 max pooling (`pool`) and
-    dropout (`block_dropout`). With `activation_last` the ReLU ends the block: after the pooling
-    it gives the same values for a quarter of the work, and batch norm sees what the
-    convolution gave. `global_pool` takes each filter's largest value in place of flattening.
-    `kernel_size` and `pool` take one value for all blocks or one
-    per block. `dense_units` may be one size, several, or () for none; `dropout` comes after
-    the last of them. `batch_norm_momentum` is how much of its running mean and variance batch
+    A block is Conv2D, then, in the `order` given, ReLU, BatchNormalization (if `batch_norm`)
+    and 2x2 max pooling (if `pool`), then dropout (`block_dropout`). ReLU after the pooling
+    gives the same values for a quarter of the work; batch norm after it takes a quarter of
+    the time. `global_pool` takes each filter's largest value in place of flattening.
+    `kernel_size`, `padding` and `pool` take one value for all blocks or one per block.
+    `dense_units` may be one size, several, or () for none; `dropout` comes after the last of
+    them. `batch_norm_momentum` is how much of its running mean and variance batch
     normalisation keeps at each step: 0.99 needs a thousand steps or more to settle, 0.9 a
     hundred. The defaults give 459,210 parameters, 458,890 of them trainable.
 
@@ -47,29 +47,31 @@ def build_cnn(
     Raises ValueError naming the argument that makes no network.
     """
     dense_units = [dense_units] if isinstance(dense_units, int) else list(dense_units)
-    kernels = _per_block(kernel_size, len(filters), "kernel_size")
-    pools = _per_block(pool, len(filters), "pool")
-    _check_arguments(filters, kernels, padding, pools, dense_units)
+    blocks = _blocks(filters, kernel_size, padding, pool)
+    _check_arguments(blocks, dense_units, order)
     _check_rates(
         batch_norm_momentum=batch_norm_momentum, block_dropout=block_dropout, dropout=dropout
     )
 
+    first = order[0] == "relu"  # then part of the convolution
+    centred = batch_norm and list(order).index("norm") < list(order).index("relu")
     inputs = x = keras.Input(IMAGE_SHAPE, name="image")
-    for i, (n_filters, kernel, pooled) in enumerate(zip(filters, kernels, pools, strict=True), 1):
+    for i, (n_filters, kernel, pad, pooled) in enumerate(blocks, 1):
         x = layers.Conv2D(
             n_filters,
             kernel,
-            padding=padding,
-            activation=None if activation_last else "relu",
-            use_bias=not (activation_last and batch_norm),  # batch norm adds one of its own
+            padding=pad,
+            activation="relu" if first else None,
+            use_bias=not centred,  # batch norm takes it off and adds one of its own
             name=f"conv{i}",
         )(x)
-        if batch_norm:
-            x = layers.BatchNormalization(momentum=batch_norm_momentum, name=f"bn{i}")(x)
-        if pooled:
-            x = layers.MaxPooling2D(2, name=f"pool{i}")(x)
-        if activation_last:
-            x = layers.ReLU(name=f"relu{i}")(x)
+        for step in order:
+            if step == "norm" and batch_norm:
+                x = layers.BatchNormalization(momentum=batch_norm_momentum, name=f"bn{i}")(x)
+            elif step == "pool" and pooled:
+                x = layers.MaxPooling2D(2, name=f"pool{i}")(x)
+            elif step == "relu" and not first:
+                x = layers.ReLU(name=f"relu{i}")(x)
         if block_dropout:
             x = layers.Dropout(block_dropout, name=f"block_dropout{i}")(x)
     x = (
@@ -85,14 +87,18 @@ def build_cnn(
     return keras.Model(inputs, outputs, name=name)
 
 
-def _per_block(value, blocks: int, name: str) -> list:
-    values = list(value) if isinstance(value, Sequence) else [value] * blocks
-    if len(values) != blocks:
-        raise ValueError(
-            f"{name} has {len(values)} values for {blocks} filters: give one value for all "
-            "blocks, or one per block."
-        )
-    return values
+def _blocks(filters: Sequence[int], kernel_size, padding, pool) -> list[tuple]:
+    """(filters, kernel size, padding, pool) of each block."""
+    columns = [filters]
+    for name, value in (("kernel_size", kernel_size), ("padding", padding), ("pool", pool)):
+        one = isinstance(value, str) or not isinstance(value, Sequence)
+        columns.append([value] * len(filters) if one else value)
+        if len(columns[-1]) != len(filters):
+            raise ValueError(
+                f"{name} has {len(value)} values for {len(filters)} filters: give one value for "
+                "all blocks, or one per block."
+            )
+    return list(zip(*columns, strict=True))
 
 
 def _check_rates(**rates: float) -> None:
@@ -101,15 +107,18 @@ def _check_rates(**rates: float) -> None:
             raise ValueError(f"{name}={rate}: expected 0 or more and less than 1.")
 
 
-def _check_arguments(filters, kernels, padding, pools, dense_units) -> None:
+def _check_arguments(blocks: list[tuple], dense_units, order: Sequence[str]) -> None:
+    filters, kernels, paddings, pools = zip(*blocks, strict=True) if blocks else [()] * 4
     sizes = {"filters": filters, "kernel_size": kernels, "dense_units": dense_units}
     for name, values in sizes.items():
         if any(value < 1 for value in values):
             raise ValueError(f"{name}={list(values)}: expected 1 or more of each.")
-    if padding not in ("same", "valid"):
-        raise ValueError(f"padding={padding!r}: expected 'same' or 'valid'.")
+    if not set(paddings) <= {"same", "valid"}:
+        raise ValueError(f"padding={list(paddings)}: expected 'same' or 'valid'.")
+    if sorted(order) != ["norm", "pool", "relu"]:
+        raise ValueError(f"order={order!r}: expected 'relu', 'norm' and 'pool', each once.")
     side = IMAGE_SHAPE[0]
-    for i, (kernel, pooled) in enumerate(zip(kernels, pools, strict=True), 1):
+    for i, (kernel, padding, pooled) in enumerate(zip(kernels, paddings, pools, strict=True), 1):
         side = side if padding == "same" else side - kernel + 1
         side = side // 2 if pooled else side
         if side < 1:

@@ -14,6 +14,7 @@ import seaborn as sns
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator
 from scipy.spatial import cKDTree
 
 from src.config import CLASSES
@@ -293,4 +294,38 @@ def plot_architecture(rows: list[dict], title: str = "") -> Figure:
         ax.text(x, -0.85, name, ha=side, color="0.35")
     ax.set(xlim=(0, 8), ylim=(len(rows) - 0.5, -1.2), title=title)
     ax.axis("off")
+    return figure
+
+
+@_styled
+def plot_accuracy_time(rows: list[dict], title: str = "") -> Figure:
+    """Test accuracy against seconds of training, logarithmic.
+
+    `rows` hold name, group, seconds (of each round), mean, low and high (95% interval of the
+    mean accuracy; None with one run).
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 5.2))
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    looks = dict(zip(groups, zip((GREY, BLUE, RED), "sDo", strict=True), strict=False))
+    for row in rows:
+        colour, marker = looks[row["group"]]
+        x, y = np.median(row["seconds"]), 100 * row["mean"]
+        ax.hlines(y, min(row["seconds"]), max(row["seconds"]), color=colour, lw=1.5)
+        if row["low"] is not None:
+            ax.vlines(x, 100 * row["low"], 100 * row["high"], color=colour, lw=1.5)
+        ax.plot(x, y, marker, color=colour, ms=8)
+        crowded = any(x / 1.15 < np.median(r["seconds"]) < x for r in rows)  # then below the line
+        at = (7, -14) if crowded else (7, 4)
+        ax.annotate(row["name"], (x, y), at, textcoords="offset points", color=colour)
+    for group, (colour, marker) in looks.items():
+        ax.plot([], [], marker, color=colour, label=group)
+    ax.set(xscale="log", xlabel="seconds of training (logarithmic)", ylabel="test accuracy",
+           title=title)  # fmt: skip
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter("")
+    ax.yaxis.set_major_formatter("{x:.4g}%")
+    ax.margins(x=0.12)
+    ax.grid(color="0.9")
+    ax.legend(loc="lower left")
     return figure

@@ -7,12 +7,17 @@ description leaves open is our choice and is listed in the field `ours`.
 import copy
 import inspect
 
+import keras
+
 from src.data import augment
 from src.models import build_cnn
 
 DEFAULTS = {
     "about": "",
-    "reported": None,  # test accuracy that the system's own description states
+    "system": None,  # its letter among the five reference systems
+    "reported": None,  # accuracy that the system's own description states
+    "reported_on": "test",  # or "validation"
+    "comparable": False,  # its description gives no sizes: ours are comparable, not the same
     "ours": "",  # what its description leaves open
     "network": {},  # arguments of build_cnn
     "loss": "sparse_categorical_crossentropy",  # or "categorical_crossentropy", one-hot labels
@@ -22,8 +27,9 @@ DEFAULTS = {
     "batch_size": 64,
     "epochs": 20,
     "images": None,  # how many of the training images are used at all, stratified; None: all
-    "validation": 0.2,  # share kept for validation, or "select": the project's one split
-    "augmentation": {},  # arguments of data.augment: rotation, scale, shear, shift
+    "validation": 0.2,  # share kept for validation, or of the project's one split: "select",
+    # or "held_back" (the selection images are then fitted, too)
+    "augmentation": {},  # arguments of data.augment: rotation, scale, shear, shift, ...
     "early_stopping": {},  # arguments of keras.callbacks.EarlyStopping
     "reduce_lr": {},  # arguments of keras.callbacks.ReduceLROnPlateau
     "weight_average": None,  # momentum of a running average of the weights, used at the end
@@ -32,35 +38,44 @@ CHOICES = {
     "loss": ("sparse_categorical_crossentropy", "categorical_crossentropy"),
     "schedule": ("constant", "one_cycle"),
 }
-ONE_CYCLE = {"loss": "categorical_crossentropy", "schedule": "one_cycle", "validation": "select"}
-MODERN = {"activation_last": True, "batch_norm_momentum": 0.9, "dense_units": ()}
+ONE_CYCLE = {
+    "loss": "categorical_crossentropy", "label_smoothing": 0.05, "schedule": "one_cycle",
+    "validation": "select",
+}  # fmt: skip
+LATE = ("pool", "norm", "relu")  # the cheap order of a block: pooling first
 
 RECIPES = {
     "three_conv_augmented": {
-        "about": "system A: three convolutions, each pooled; augmentation",
-        "reported": 0.9924,
+        "system": "A",
+        "about": "three convolutions, each pooled; augmentation",
+        "reported": "99.24%",
+        "comparable": True,
         "ours": "filters 32-64-128, dense 128, dropout 0.5; rotation 10°, scale 10%, shift 2.8 px",
         "network": {"filters": (32, 64, 128), "pool": True, "batch_norm": False},
         "augmentation": {"rotation": 10, "scale": 0.1, "shift": 2.8},
     },
     "conv_dropout_stopped_early": {
-        "about": "system B: two convolutions with dropout; early stopping",
-        "reported": 0.98,
+        "system": "B",
+        "about": "two convolutions with dropout; early stopping",
+        "reported": "98%",
+        "comparable": True,
         "ours": "filters 32-64, dense 128, dropout 0.25 and 0.5; patience 3, 20% validation",
         "network": {"filters": (32, 64), "pool": True, "batch_norm": False, "block_dropout": 0.25},
         "early_stopping": {"patience": 3},
     },
     "conv_batch_norm": {
-        "about": "system C: three convolutions with batch norm; learning rate cut on a plateau",
-        "reported": 0.992,
+        "system": "C",
+        "about": "three convolutions with batch norm; learning rate cut on a plateau",
+        "reported": "99.2%",
         "ours": "dropout 0.5; rate × 0.3 after 1 epoch without progress, stop after 2",
         "loss": "categorical_crossentropy",
         "early_stopping": {"patience": 2},
         "reduce_lr": {"factor": 0.3, "patience": 1},
     },
     "two_conv_plain": {
-        "about": "system D: two convolutions, dense 128; nothing else",
-        "reported": 0.997,
+        "system": "D",
+        "about": "two convolutions, dense 128; nothing else",
+        "reported": "99.7%",
         "ours": "padding same, learning rate 0.001",
         "network": {"filters": (32, 64), "pool": True, "batch_norm": False, "dropout": 0.0},
         "loss": "categorical_crossentropy",
@@ -69,8 +84,11 @@ RECIPES = {
         "validation": 0.1,
     },
     "kaggle_conv": {
-        "about": "system E: convolutions with dropout on Kaggle's 42,000 images",
-        "reported": 0.989,
+        "system": "E",
+        "about": "convolutions with dropout on Kaggle's 42,000 images",
+        "reported": "98.9%",
+        "reported_on": "validation",
+        "comparable": True,
         "ours": "filters 32-64, dense 128, dropout 0.25 and 0.5; batch 128, 12 epochs, 10% kept",
         "network": {"filters": (32, 64), "pool": True, "batch_norm": False, "block_dropout": 0.25},
         "loss": "categorical_crossentropy",
@@ -91,28 +109,99 @@ RECIPES = {
         "validation": 0.1,
     },
     "sprint": {
-        "about": "99% in about one epoch",
+        "about": "one epoch of a small network",
         "network": {
-            "filters": (24, 32), "kernel_size": (5, 3), "pool": True, "batch_norm": False,
-            "activation_last": True, "dense_units": 256, "dropout": 0.0, "padding": "valid",
+            "filters": (16, 32), "kernel_size": (5, 3), "pool": True, "batch_norm": False,
+            "order": LATE, "dense_units": 256, "dropout": 0.0, "padding": "valid",
         },
         **ONE_CYCLE,
         "optimizer": {"learning_rate": 1e-2, "beta_1": 0.7, "beta_2": 0.9},
-        "batch_size": 256,
+        "batch_size": 128,
         "epochs": 1,
     },
     "fast": {
-        "about": "two epochs of a small network with batch norm",
+        "about": "two epochs, batch norm, light augmentation",
         "network": {
-            **MODERN, "filters": (32, 64, 64), "kernel_size": (5, 3, 3), "dropout": 0.2,
-            "pool": (True, True, False),
+            "filters": (24, 48, 64), "kernel_size": (5, 3, 3), "pool": (True, True, False),
+            "padding": ("valid", "valid", "same"), "order": LATE, "batch_norm_momentum": 0.9,
+            "dense_units": (), "dropout": 0.2,
         },
         **ONE_CYCLE,
         "optimizer": {"learning_rate": 1e-2, "beta_1": 0.8, "beta_2": 0.95},
+        "augmentation": {"rotation": 7, "scale": 0.05, "shift": 1},
         "batch_size": 128,
         "epochs": 2,
     },
+    "strong": {
+        "about": "five convolutions, augmentation",
+        "network": {
+            "filters": (32, 48, 48, 96, 128), "kernel_size": (5, 3, 3, 3, 3),
+            "pool": (True, False, True, False, True),
+            "padding": ("valid", "same", "same", "same", "same"),
+            "order": LATE, "batch_norm_momentum": 0.9, "dense_units": (), "dropout": 0.3,
+        },
+        **ONE_CYCLE,
+        "optimizer": {"learning_rate": 5e-3, "beta_1": 0.8, "beta_2": 0.95},
+        "augmentation": {"rotation": 12, "scale": 0.1, "shear": 0.15, "shift": 2},
+        "batch_size": 128,
+        "epochs": 12,
+    },
+    "champion": {
+        "about": "wider, global max pooling, stronger augmentation",
+        "network": {
+            "filters": (32, 64, 64, 128, 128), "kernel_size": (5, 3, 3, 3, 3),
+            "pool": (True, False, True, False, False),
+            "padding": ("valid", "same", "same", "same", "same"),
+            "order": LATE, "batch_norm_momentum": 0.9, "dense_units": (), "dropout": 0.3,
+            "global_pool": True,
+        },
+        **ONE_CYCLE,
+        "optimizer": {"learning_rate": 5e-3, "beta_1": 0.8, "beta_2": 0.95},
+        "augmentation": {"rotation": 15, "scale": 0.15, "shear": 0.2, "shift": 2.5},
+        "batch_size": 128,
+        "epochs": 24,
+    },
 }  # fmt: skip
+
+
+# The ladder: (recipe, changes) of each step, which keeps the changes of the step before it, from
+# system C's network for two epochs to `fast`. One-cycle goes with a peak ten times higher.
+START = {"validation": "select", "epochs": 2, "early_stopping": None, "reduce_lr": None}
+LARGER = START | {"batch_size": 128}
+CYCLE = LARGER | {"schedule": "one_cycle", "optimizer": {"learning_rate": 1e-2}}
+BETAS = CYCLE | {"optimizer": {"learning_rate": 1e-2, "beta_1": 0.8, "beta_2": 0.95}}
+SETTLED = BETAS | {"network": {"batch_norm_momentum": 0.9}}
+POOLED = BETAS | {"network": {"batch_norm_momentum": 0.9, "order": LATE}}
+CONVOLUTIONAL = BETAS | {"network": {**POOLED["network"], "dense_units": (), "dropout": 0.2}}
+VALID = {"kernel_size": (5, 3, 3), "padding": ("valid", "valid", "same")}
+SMALLER = BETAS | {"network": {**CONVOLUTIONAL["network"], **VALID}}
+LADDER = {
+    "start": ("conv_batch_norm", START),
+    "batch_128": ("conv_batch_norm", LARGER),
+    "one_cycle": ("conv_batch_norm", CYCLE),
+    "shorter_memory": ("conv_batch_norm", BETAS),
+    "batch_norm_momentum": ("conv_batch_norm", SETTLED),
+    "pool_first": ("conv_batch_norm", POOLED),
+    "no_dense_layer": ("conv_batch_norm", CONVOLUTIONAL),
+    "valid_5x5": ("conv_batch_norm", SMALLER),
+    "narrower_layers": ("fast", {"label_smoothing": 0.0, "augmentation": None}),
+    "label_smoothing": ("fast", {"augmentation": None}),
+    "fast": ("fast", {}),  # adds light augmentation
+}
+# Changes to `fast` that cost more than they bought, each on its own.
+LEFT_OUT = {
+    "weight_average": {"weight_average": 0.98},
+    "smoothing_0.1": {"label_smoothing": 0.1},
+    "batch_256": {"batch_size": 256},
+    "three_epochs": {"epochs": 3},
+    "no_dropout": {"network": {"dropout": 0.0}},
+    "relu_first": {"network": {"order": ("relu", "pool", "norm")}},
+    "strong_augmentation": {"augmentation": {"rotation": 12, "scale": 0.1, "shift": 2}},
+    "erasing": {"augmentation": {"erase": 8}},
+    "thickness": {"augmentation": {"thickness": 0.5}},
+}
+LADDER |= {f"fast_{name}": ("fast", changes) for name, changes in LEFT_OUT.items()}
+LADDER["sprint"] = ("sprint", {})
 
 
 def get_recipe(name: str, **overrides) -> dict:
@@ -142,15 +231,17 @@ def check_recipe(recipe: dict) -> None:
     for field in ("batch_size", "epochs"):
         if not (isinstance(recipe[field], int) and recipe[field] >= 1):
             raise ValueError(f"{field}={recipe[field]!r}: expected a whole number, 1 or more.")
-    if recipe["validation"] != "select" and not 0 < recipe["validation"] < 1:
-        raise ValueError(f"validation={recipe['validation']!r}: expected a share or 'select'.")
+    share = recipe["validation"]
+    if share not in ("select", "held_back") and not (isinstance(share, float) and 0 < share < 1):
+        raise ValueError(f"validation={share!r}: expected a share, 'select' or 'held_back'.")
     if not 0 <= recipe["label_smoothing"] < 1:
         raise ValueError(f"label_smoothing={recipe['label_smoothing']}: expected 0 to below 1.")
     if recipe["label_smoothing"] and recipe["loss"] != "categorical_crossentropy":
         raise ValueError("label_smoothing: needs loss='categorical_crossentropy'.")
-    for field, function in (("network", build_cnn), ("augmentation", augment)):
-        known = list(inspect.signature(function).parameters)
-        unknown = sorted(set(recipe[field]) - set(known))
+    takes = {"network": build_cnn, "augmentation": augment, "optimizer": keras.optimizers.Adam}
+    for field, function in takes.items():
+        known = [n for n in inspect.signature(function).parameters if n not in ("images", "seed")]
+        unknown = sorted(set(recipe[field] or ()) - set(known))
         if unknown:
             raise ValueError(f"{field}: no argument {unknown[0]!r}; there are {', '.join(known)}.")
     build_cnn(**recipe["network"])  # says itself what makes no network

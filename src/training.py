@@ -157,9 +157,11 @@ def make_callbacks(recipe: dict) -> list[keras.callbacks.Callback]:
 
 def split_rows(recipe: dict, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows to fit and rows for validation: the project's split, or a share drawn by `seed`."""
-    if recipe["validation"] == "select":
-        fit, select, _ = data.split_fit_select_held(labels)
-        return fit, select
+    if recipe["validation"] in ("select", "held_back"):
+        fit, select, held = data.split_fit_select_held(labels)
+        if recipe["validation"] == "select":
+            return fit, select
+        return np.sort(np.concatenate([fit, select])), held
     rows = np.arange(len(labels))
     if recipe["images"] and recipe["images"] < len(labels):
         _, rows = data.stratified_split(labels, recipe["images"] / len(labels), seed=0)
@@ -173,19 +175,18 @@ def train(
     labels: np.ndarray,
     seed: int = 0,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
-    watch: bool | None = None,
 ) -> Trained:
     """Train a recipe on uint8 images (n, 28, 28) and labels (n,), the same for the same seed.
 
-    `watch`: score the validation images after each epoch; by default only where a callback
-    of the recipe needs it. `seconds` is the wall clock of training, from building the
-    network to its last step, tracing included.
+    The validation images are scored after each epoch where the recipe draws a share of its
+    own for that, or a callback needs it. `seconds` is the wall clock of training, from building
+    the network to its last step, tracing included.
     """
     fit, val = split_rows(recipe, labels, seed)
     encode = data.one_hot if recipe["loss"] == "categorical_crossentropy" else np.asarray
     x, y = data.scale_images(images), encode(labels)
     needed = make_callbacks(recipe)
-    watch = bool(needed) if watch is None else watch or bool(needed)
+    watch = bool(needed) or recipe["validation"] not in ("select", "held_back")
     started = time.perf_counter()
     keras.utils.set_random_seed(seed)
     batches = data.make_dataset(

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from src import data
 from src.config import ROOT
@@ -673,3 +674,26 @@ def test_augmented_batches_differ_by_epoch_and_repeat_with_the_seed():
     assert not np.allclose(one, two)
     assert all(np.array_equal(a, b) for a, b in zip(first_epochs(7), [one, two], strict=True))
     assert not np.allclose(first_epochs(8)[0], one)
+
+
+def test_thickness_lies_between_erosion_and_dilation():
+    rng = np.random.default_rng(3)
+    image = rng.random((28, 28)).astype(np.float32)
+    images = np.repeat(image[np.newaxis, ..., np.newaxis], 50, axis=0)
+    changed = data.augment(images, (1, 2), thickness=1.0).numpy()[..., 0]
+    least, most = (f(image, size=3, mode="nearest") for f in (minimum_filter, maximum_filter))
+    assert np.all(changed >= least - 1e-6) and np.all(changed <= most + 1e-6)
+    ink = changed.mean(axis=(1, 2))
+    assert ink.min() < image.mean() - 0.2 and ink.max() > image.mean() + 0.2
+    halved = data.augment(images, (1, 2), thickness=0.5).numpy()[..., 0]
+    assert np.allclose(halved - image, (changed - image) / 2, atol=1e-6)  # the same draws
+
+
+def test_erasing_clears_one_square_and_leaves_the_rest():
+    images = np.ones((200, 28, 28, 1), np.float32)
+    erased = data.augment(images, (1, 2), erase=8).numpy()[..., 0] == 0
+    heights, widths = erased.any(axis=2).sum(axis=1), erased.any(axis=1).sum(axis=1)
+    assert np.array_equal(erased.sum(axis=(1, 2)), heights * widths)  # a rectangle
+    assert max(heights.max(), widths.max()) == 8 and 0 < np.median(heights) < 8
+    inner = erased[:, 6:22, 6:22].any(axis=(1, 2))
+    assert 0.2 < inner.mean() < 0.9  # places all over the image

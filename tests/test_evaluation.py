@@ -1,9 +1,11 @@
 """Numbers about predictions, against closed forms and scikit-learn."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
 from src.evaluation import (
@@ -14,6 +16,7 @@ from src.evaluation import (
     confused_pairs,
     confusion_matrix,
     evaluate,
+    spread,
 )
 
 Z = 1.959963984540054  # 97.5% of the normal distribution lie below
@@ -154,3 +157,18 @@ def test_confused_pairs_most_first():
     assert confused_pairs(matrix) == []
     matrix[4, 9], matrix[9, 4], matrix[1, 7] = 2, 6, 2
     assert confused_pairs(matrix) == [(9, 4, 6), (1, 7, 2), (4, 9, 2)]
+
+
+def test_spread_agrees_with_scipys_t_interval():
+    values = [0.9905, 0.9921, 0.9899, 0.9914]
+    found = spread(values)
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert (found["low"], found["high"]) == pytest.approx((low, high))
+    assert found["sd"] == pytest.approx(statistics.stdev(values))
+
+
+def test_the_spread_of_one_value_or_none():
+    alone = spread([0.99])
+    assert alone == {"n": 1, "mean": 0.99, "sd": None, "low": None, "high": None}
+    with pytest.raises(ValueError, match="no values"):
+        spread([])

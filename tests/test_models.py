@@ -123,7 +123,7 @@ def test_dropout_after_each_block_and_after_the_last_dense_layer():
         ({"dropout": -0.1}, r"^dropout=-0.1: "),
         ({"block_dropout": 1.0}, r"^block_dropout=1.0: "),
         ({"block_dropout": -0.1}, r"^block_dropout=-0.1: "),
-        ({"padding": "full"}, "padding='full': expected 'same' or 'valid'"),
+        ({"padding": "full"}, r"padding=\['full', 'full', 'full'\]: expected"),
         ({"filters": (4,) * 5, "pool": True}, "block 5 would leave no pixel.*pool=False"),
         ({"filters": (4,) * 4, "pool": True, "padding": "valid"}, "block 4 .*padding='same'"),
         ({"kernel_size": 29, "padding": "valid"}, "block 1 .*smaller kernel_size"),

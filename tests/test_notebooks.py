@@ -85,11 +85,16 @@ def test_opens_with_its_aims_and_ends_with_things_to_try(path):
     assert last.split("## On your own")[1].count("\n- ") == 3
 
 
+def published_files():
+    files = [path for path in (ROOT / "models").glob("*") if path.is_file()]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """All notebooks, executed in order in a folder of their own: (folder, {name: notebook})."""
     folder = tmp_path_factory.mktemp("results")
-    published = {path: path.stat().st_mtime_ns for path in (ROOT / "models").glob("*")}
+    published = published_files()
     books = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MNIST_RESULTS_DIR", str(folder))
@@ -97,7 +102,7 @@ def executed(tmp_path_factory):
             target = folder / path.name
             render.execute(path, target, {"SOURCE": "sample", **SMALL[path.stem]})
             books[path.stem] = read(target)
-    assert published == {path: path.stat().st_mtime_ns for path in (ROOT / "models").glob("*")}
+    assert published == published_files()
     return folder / "sample", books
 
 

@@ -111,3 +111,23 @@ def test_architecture_names_each_layer_with_its_parameters():
 
 def test_digit_colours_are_ten_different_ones():
     assert len(set(plots.DIGIT_COLOURS)) == 10
+
+
+def test_accuracy_against_seconds_shows_points_intervals_and_groups():
+    rows = [
+        {"name": "D", "group": "the five systems", "seconds": [50, 60, 70], "mean": 0.991,
+         "low": 0.990, "high": 0.992},
+        {"name": "sprint", "group": "ours", "seconds": [5], "mean": 0.9915, "low": None,
+         "high": None},
+    ]  # fmt: skip
+    ax = plots.plot_accuracy_time(rows).axes[0]
+    assert ax.get_xscale() == "log"
+    assert [text.get_text() for text in ax.texts] == ["D", "sprint"]
+    points = {tuple(np.concatenate(line.get_data())) for line in ax.lines if len(line.get_xdata())}
+    assert points == {(60, 99.1), (5, 99.15)}
+    spans = [line.get_paths()[0].vertices for line in ax.collections]
+    assert [(span.min(), span.max()) for span in (s[:, 0] for s in spans)][0] == (50, 70)
+    assert (spans[1][:, 1].min(), spans[1][:, 1].max()) == pytest.approx((99.0, 99.2))
+    assert len(spans) == 3  # no interval with one seed
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["the five systems", "ours"]

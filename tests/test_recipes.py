@@ -3,7 +3,7 @@
 import pytest
 
 from src import recipes
-from src.models import build_cnn, multiply_adds
+from src.models import build_cnn, layer_table, multiply_adds
 from src.recipes import get_recipe
 
 
@@ -21,7 +21,8 @@ def test_every_recipe_is_whole_and_builds_a_network(name):
         ("conv_batch_norm", 459_210),
         ("keras_io_convnet", 34_826),
         ("two_conv_plain", 421_642),
-        ("sprint", 215_194),
+        ("sprint", 212_682),
+        ("fast", 55_170),
     ],
 )
 def test_parameters_are_those_of_the_description(name, parameters):
@@ -39,12 +40,32 @@ def test_reference_systems_train_as_they_describe():
     assert get_recipe("kaggle_conv")["images"] == 42_000
 
 
+@pytest.mark.parametrize("step", recipes.LADDER)
+def test_every_step_of_the_ladder_is_a_recipe_scored_on_selection_images(step):
+    name, changes = recipes.LADDER[step]
+    recipe = get_recipe(name, **changes)
+    assert recipe["validation"] == "select" and recipe["epochs"] <= 3
+    assert not recipe["early_stopping"] and not recipe["reduce_lr"]
+
+
+def test_the_step_before_label_smoothing_has_the_network_of_fast():
+    name, changes = recipes.LADDER["valid_5x5"]
+    before, fast = get_recipe(name, **changes), get_recipe("fast")
+    network = build_cnn(**before["network"] | {"filters": fast["network"]["filters"]})
+    layers = [(layer["kind"], layer["output"]) for layer in layer_table(network)]
+    assert layers == [
+        (layer["kind"], layer["output"]) for layer in layer_table(build_cnn(**fast["network"]))
+    ]
+    assert before["optimizer"] == fast["optimizer"] and before["epochs"] == fast["epochs"]
+    assert before["batch_size"] == fast["batch_size"]
+
+
 def test_overrides_replace_plain_fields_and_merge_into_dicts():
     recipe = get_recipe("fast", epochs=1, network={"dropout": 0.1})
     assert recipe["epochs"] == 1
     assert recipe["network"] == {**recipes.RECIPES["fast"]["network"], "dropout": 0.1}
     recipe["network"]["filters"] = (1,)
-    assert get_recipe("fast")["network"]["filters"] == (32, 64, 64)
+    assert get_recipe("fast")["network"]["filters"] == (24, 48, 64)
 
 
 @pytest.mark.parametrize(
@@ -56,14 +77,21 @@ def test_overrides_replace_plain_fields_and_merge_into_dicts():
         ("fast", {"batch_size": 2.5}, "batch_size=2.5"),
         ("fast", {"loss": "mse"}, "loss='mse': expected one of sparse_cat"),
         ("fast", {"schedule": "warm"}, "schedule='warm': expected one of constant, one_cycle"),
-        ("fast", {"validation": 1.0}, "validation=1.0: expected a share or 'select'"),
+        ("fast", {"validation": 1.0}, "validation=1.0: expected a share, 'select' or 'held_back'"),
         ("fast", {"label_smoothing": 1}, "label_smoothing=1"),
         ("two_conv_plain", {"loss": "sparse_categorical_crossentropy", "label_smoothing": 0.1},
          "label_smoothing: needs loss='categorical_crossentropy'"),
         ("fast", {"network": {"layers": 3}}, "network: no argument 'layers'; there are filters"),
         ("fast", {"network": {"dropout": 1.0}}, "dropout=1.0: expected 0 or more and less"),
         ("fast", {"network": {"pool": (True,) * 2}}, "pool has 2 values for 3 filters"),
+        ("fast", {"network": {"padding": ("same", "valid")}}, "padding has 2 values for 3"),
+        ("fast", {"network": {"padding": "some"}}, "padding=['some', 'some', 'some']: expected"),
+        ("fast", {"network": {"order": ("pool", "relu")}}, "order=('pool', 'relu'): expected"),
+        ("fast", {"network": {"filters": (8,) * 6, "kernel_size": 3, "pool": True,
+                              "padding": "same"}}, "block 5 would leave no pixel"),
         ("fast", {"augmentation": {"turn": 3}}, "augmentation: no argument 'turn'"),
+        ("fast", {"augmentation": {"seed": 3}}, "augmentation: no argument 'seed'; there are rot"),
+        ("fast", {"optimizer": {"rate": 3}}, "optimizer: no argument 'rate'; there are learning"),
     ],
 )  # fmt: skip
 def test_what_makes_no_training_is_named(name, overrides, message):

@@ -5,12 +5,16 @@ import re
 import shutil
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
 from src import render
+from src.benchmark import NEEDED, accuracy_time_rows
 from src.config import ROOT
 from src.data import DataError, DataUnavailableError
+from src.plots import plot_accuracy_time, save_figure
 
 v4 = nbformat.v4
 
@@ -129,15 +133,56 @@ def test_readme_tables_are_those_that_the_json_gives():
     assert len(text.splitlines()) <= 150
 
 
-def test_readme_follows_the_json(tmp_path):
-    for path in (ROOT / "models").glob("*.json"):
-        shutil.copy(path, tmp_path)
-    content = json.loads((tmp_path / "evaluation.json").read_text())
-    content["test"]["accuracy"] = 0.12345
-    (tmp_path / "evaluation.json").write_text(json.dumps(content))
+@pytest.fixture
+def results(tmp_path):
+    """The published JSON files, for a test to change."""
+    shutil.copytree(ROOT / "models", tmp_path / "m", ignore=shutil.ignore_patterns("*.keras"))
+    return tmp_path / "m"
+
+
+def change(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_readme_follows_the_json(results):
+    test = {"accuracy": 0.12345, "accuracy_interval": [0.1, 0.2], "loss": 1.0}
+    change(results / "evaluation.json", test=test)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    made = render.readme_text(text, tmp_path)
-    assert "**12.35%**" in made and "**12.35%**" not in text
+    made = render.readme_text(text, results)
+    assert (
+        "12.35% of the test images right (Wilson's 95% interval for the draw of images: 10.00%"
+        in made
+    )
+    assert "12.35%" not in text
+
+
+def test_the_results_table_shows_mean_spread_time_and_verdict(results):
+    shutil.rmtree(results / "benchmarks")
+    (results / "benchmarks").mkdir()
+    seconds = {"two_conv_plain": [50, 70, 60], "keras_io_convnet": [90, 110, 120], "sprint": [5.5]}
+    change(results / "timing.json", seconds=seconds, one_epoch={})
+    runs = {"two_conv_plain": [0.990, 0.991, 0.992], "sprint": [0.9912]}
+    for name, accuracies in runs.items():
+        for seed, accuracy in enumerate(accuracies):
+            parts = {part: {"accuracy": accuracy} for part in ("validation", "test")}
+            content = dict.fromkeys(NEEDED, 1) | parts | {"training_accuracy": 0.998}
+            (results / f"benchmarks/{name}-{seed}.json").write_text(json.dumps(content))
+    rows = render.results_table(results).splitlines()[2:4]
+    assert rows == [
+        "| D: two convolutions, dense 128; nothing else | 99.7% | **99.10** ± 0.10% (3), "
+        "98.85 to 99.35 | 60 s, 0.55× | not supported (training accuracy here: 99.80%) |",
+        "| `sprint`: one epoch of a small network | – | 99.12% (1) | 6 s, 0.05× | – |",
+    ]
+
+
+def test_the_published_figure_is_the_one_that_the_json_gives(tmp_path):
+    figure = plot_accuracy_time(accuracy_time_rows(ROOT / "models"))
+    made = np.asarray(Image.open(save_figure(figure, tmp_path / "made.png")).convert("L"), float)
+    published = Image.open(ROOT / "figures/accuracy_time.png").convert("L")
+    assert published.size == made.shape[::-1]
+    assert (
+        np.abs(np.asarray(published, float) - made).mean() < 0.1
+    )  # of 255: less than one point moved
 
 
 def test_a_readme_without_markers_is_refused():

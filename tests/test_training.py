@@ -325,3 +325,12 @@ def test_label_smoothing_reaches_the_loss():
     guess[0, 3] = 0.91
     expected = -(0.91 * np.log(0.91) + 0.09 * np.log(0.01))  # 0.9 + 0.1/10, and nine times 0.1/10
     assert float(loss(truth, guess)) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes, watched", [({"early_stopping": {"patience": 1}}, True), ({}, False)]
+)
+def test_selection_images_are_watched_where_a_callback_needs_them(sample, changes, watched):
+    recipe = get_recipe("sprint", **changes)
+    trained = training.train(recipe, sample.x_train, sample.y_train)
+    assert ("val_loss" in trained.history) == watched
