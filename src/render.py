@@ -196,11 +196,12 @@ def results_table(folder: Path) -> str:
     ]
     if times:
         machine = _machine(_read_json(folder / "timing.json"))
+        short = [name for name in ONE_EPOCH_TIMED if name in rows]
         lines.append(
             f"\nTraining: median of three rounds side by side, and its multiple of the keras.io "
             f"convnet's, {machine}. A to E and keras.io score their validation images after each "
-            f"epoch, as described; {' and '.join(ONE_EPOCH_TIMED)} were timed for one epoch, "
-            "tracing included, times their epochs."
+            f"epoch, as described. Timed for one epoch, tracing included, times the number of "
+            f"epochs: {', '.join(short) or 'none'}."
         )
     return "\n".join(lines)
 
