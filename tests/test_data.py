@@ -697,3 +697,22 @@ def test_erasing_clears_one_square_and_leaves_the_rest():
     assert max(heights.max(), widths.max()) == 8 and 0 < np.median(heights) < 8
     inner = erased[:, 6:22, 6:22].any(axis=(1, 2))
     assert 0.2 < inner.mean() < 0.9  # places all over the image
+
+
+def test_augment_with_a_tiny_elastic_field_is_the_transform_alone():
+    images = np.random.default_rng(0).random((40, 28, 28, 1), np.float32)
+    strengths = {"rotation": 15, "scale": 0.15, "shear": 0.2, "shift": 5}
+    plain = data.augment(images, (1, 2), **strengths).numpy()
+    bent = data.augment(images, (1, 2), elastic=1e-6, **strengths).numpy()
+    np.testing.assert_allclose(bent, plain, atol=1e-4)
+
+
+def test_augment_bends_smoothly_and_each_image_in_its_own_way():
+    images = np.zeros((200, 28, 28, 1), np.float32)
+    images[:, :, 13:15] = 1  # an upright bar
+    bent = data.augment(images, (3, 4), elastic=1.0).numpy()[..., 0]
+    middles = (bent * np.arange(28)).sum(2)[:, 2:-2] / bent.sum(2)[:, 2:-2]
+    moves = middles - 13.5
+    assert 0.5 < moves.std() < 1.0  # cubic weights average the draws: below their sd of 1
+    assert np.abs(np.diff(moves, axis=1)).max() < 1.2  # from row to row
+    assert moves.std(axis=0).min() > 0.3 and moves.std(axis=1).mean() > 0.3
