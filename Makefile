@@ -3,14 +3,17 @@
 # make publish  renders notebooks, models, figures and README's tables in place (needs MNIST)
 # make benchmark  the runs behind the tables, hours, goes on where it stopped (needs MNIST)
 # make timing     their times side by side, an hour on a quiet machine (needs MNIST)
+# make tune       three searches of 03, half an hour; WORKERS=2: by a chief and two workers (MNIST)
+# make audit      the suspicious labels that 04 shows, 2 minutes (needs MNIST)
 # make readme   README's tables from models/*.json       make clean    removes build/ and .venv/
 # Another Python:  make run PYTHON=python3.12            Some notebooks:  make run NOTEBOOKS=01_eda
 
-.PHONY: setup lab run test publish benchmark timing readme clean
+.PHONY: setup lab run test publish benchmark timing tune audit readme clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := run
 
 NOTEBOOKS ?=
+WORKERS ?= 1
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
   $(if $(shell $(p) -c 'import sys, ensurepip, venv; print(*[1] * ((3, 11) <= sys.version_info < (3, 14)))' 2>/dev/null),$(p))))
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -37,6 +40,13 @@ benchmark: .venv/ready
 
 timing: .venv/ready
 	@.venv/bin/python -m src.benchmark timing
+
+tune: .venv/ready
+	@.venv/bin/python -m src.tuning --workers $(WORKERS)
+	@.venv/bin/python -m src.benchmark tuned
+
+audit: .venv/ready
+	@.venv/bin/python -m src.benchmark audit
 
 readme: .venv/ready
 	@.venv/bin/python -m src.render readme

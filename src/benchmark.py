@@ -3,8 +3,10 @@
     python -m src.benchmark runs [RECIPE ...]   every seed of the plan: models/benchmarks/
     python -m src.benchmark ladder              one change at a time: models/ladder/
     python -m src.benchmark models              fast, strong, champion as published: models/
+    python -m src.benchmark tuned               the settings found against `fast`: models/tuning/
+    python -m src.benchmark audit               suspicious labels: models/audit.json
     python -m src.benchmark timing              times side by side: models/timing.json
-The first three go on where they were stopped; the last one is one uninterrupted run.
+All but the last go on where they were stopped; that is one uninterrupted run.
 """
 
 import json
@@ -16,15 +18,17 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import StratifiedKFold
 
-from src import data, evaluation, models, training
-from src.config import ROOT, environment, write_json
+from src import data, evaluation, models, training, tuning
+from src.config import CLASSES, ROOT, environment, write_json
 from src.recipes import LADDER, RECIPES, get_recipe
 
 MODELS = ROOT / "models"
 FOLDER, STEPS = MODELS / "benchmarks", MODELS / "ladder"
 SEEDS = {name: 5 for name in RECIPES} | {"sprint": 20, "fast": 10, "champion": 3}
 LADDER_SEEDS = 3
+COMPARED = 5  # seeds of the tuned settings and of `fast`
 PUBLISHED = ("fast", "strong", "champion")
 TIMED = ("sprint", "fast", "keras_io_convnet", *[n for n in RECIPES if RECIPES[n].get("system")])
 ONE_EPOCH_TIMED = ("strong", "champion")  # times the number of epochs: the rest would take hours
@@ -114,11 +118,11 @@ def settings(recipe: dict) -> dict:
     return json.loads(json.dumps({k: v for k, v in recipe.items() if k not in DESCRIBES}))
 
 
-def read_result(path: Path, needed: tuple[str, ...] = ("test",)) -> dict:
+def read_result(path: Path, needed: tuple[str, ...] = ("test",), always=NEEDED) -> dict:
     """One run's JSON. Raises ValueError naming a file that is damaged or incomplete."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in (*NEEDED, *needed) if key not in result]
+        missing = [key for key in (*always, *needed) if key not in result]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path.name}: damaged ({error}).") from error
     if missing:
@@ -186,6 +190,117 @@ def publish(digits: data.DigitData, names: list[str], folder: Path = MODELS) -> 
         }
         write_json(path.with_suffix(".json"), found)
         print(f"{path.name}: held back {found['held_back']['accuracy']:.2%}", flush=True)
+
+
+def tuned(digits: data.DigitData, folder: Path = tuning.FOLDER) -> None:
+    """The best settings of the published searches, and `fast`, in turn with COMPARED seeds:
+    which of the images held back each run reads wrong."""
+    found = tuning.recipe_from(tuning.best_trial(folder)["values"])
+    held = data.split_fit_select_held(digits.y_train)[2]
+    for seed in range(COMPARED):
+        for name, recipe in (("tuned", found), ("fast", get_recipe("fast"))):
+            path = folder / "compared" / f"{name}-{seed}.json"
+            try:
+                _read_run(path, recipe)
+                continue
+            except (FileNotFoundError, ValueError):
+                pass
+            keras.utils.clear_session()
+            trained = training.train(recipe, digits.x_train, digits.y_train, seed)
+            images = data.scale_images(digits.x_train[held])
+            read = trained.model.predict(images, batch_size=500, verbose=0).argmax(axis=1)
+            result = {
+                "seed": seed,
+                "settings": settings(recipe),
+                "seconds": trained.seconds,
+                "parameters": trained.model.count_params(),
+                "n": len(held),
+                "wrong": np.flatnonzero(read != digits.y_train[held]).tolist(),
+                "environment": environment(),
+            }
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, result)
+            print(f"{path.name}: {len(result['wrong'])} of {len(held):,} wrong", flush=True)
+
+
+def _read_run(path: Path, recipe: dict) -> dict:
+    """A run of `tuned`. ValueError where it is damaged or of another recipe."""
+    run = read_result(path, needed=("wrong",), always=("seed", "settings", "n"))
+    if run["settings"] != settings(recipe):
+        raise ValueError(f"{path.name}: of other settings; `make tune` compares the winner anew.")
+    return run
+
+
+def compare_tuned(folder: Path = tuning.FOLDER) -> dict:
+    """What the runs of `tuned` say: each recipe's accuracy over seeds; the difference (tuned
+    minus fast) with its 95% interval over paired seeds, and over images; McNemar's test for
+    seed 0; times as a ratio; and a verdict, which takes both intervals to lie on one side of 0.
+
+    Raises FileNotFoundError or ValueError for runs that are missing, damaged, or not of the
+    best settings in `folder`.
+    """
+    best = tuning.recipe_from(tuning.best_trial(folder)["values"])
+    runs = {"tuned": [], "fast": []}
+    for name, recipe in (("tuned", best), ("fast", get_recipe("fast"))):
+        paths = [folder / "compared" / f"{name}-{seed}.json" for seed in range(COMPARED)]
+        runs[name] = [_read_run(path, recipe) for path in paths]
+    n = runs["fast"][0]["n"]
+    right = {k: np.array([~np.isin(np.arange(n), r["wrong"]) for r in v]) for k, v in runs.items()}
+    seconds = {k: np.array([run["seconds"] for run in found]) for k, found in runs.items()}
+    gain = right["tuned"].astype(float) - right["fast"]  # a row per seed, a column per image
+    over_seeds, over_images = (evaluation.spread(gain.mean(axis=axis)) for axis in (1, 0))
+    verdict = "no difference shown"
+    for word, sign in (("better", 1), ("worse", -1)):
+        if all(
+            sign * part[end] > 0 for part in (over_seeds, over_images) for end in ("low", "high")
+        ):
+            verdict = f"tuned is {word}"
+    return {
+        "n": n,
+        "parameters": {k: found[0]["parameters"] for k, found in runs.items()},
+        "accuracy": {k: evaluation.spread(rows.mean(axis=1)) for k, rows in right.items()},
+        "difference": over_seeds,
+        "difference_over_images": over_images,
+        "mcnemar": evaluation.mcnemar(right["tuned"][0], right["fast"][0]),
+        "time_ratio": float(np.median(seconds["tuned"] / seconds["fast"])),
+        "verdict": verdict,
+    }
+
+
+def audit(digits: data.DigitData, path: Path = MODELS / "audit.json", folds: int = 5) -> None:
+    """Training labels that `fast` doubts: each image is read by a network that was not trained on
+    it, and cleanlab ranks the labels by the probability that they got ("self-confidence").
+
+    Northcutt, Jiang and Chuang, "Confident Learning" (2021).
+    """
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    labels = digits.y_train.astype(int)
+    probabilities = np.zeros((len(labels), CLASSES))
+    recipe = get_recipe("fast", validation=0.01)
+    parts = StratifiedKFold(folds, shuffle=True, random_state=0).split(labels, labels)
+    for fold, (fit, out) in enumerate(parts):
+        keras.utils.clear_session()
+        model = training.train(recipe, digits.x_train[fit], labels[fit], seed=fold).model
+        images = data.scale_images(digits.x_train[out])
+        probabilities[out] = model.predict(images, batch_size=500, verbose=0)
+        print(f"fold {fold + 1} of {folds}", flush=True)
+    quality = get_label_quality_scores(labels, probabilities)
+    ranked = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence")
+    suspects = [
+        {
+            "row": int(row),
+            "label": int(labels[row]),
+            "predicted": int(probabilities[row].argmax()),
+            "probability": float(probabilities[row].max()),
+            "quality": float(quality[row]),
+        }
+        for row in ranked
+    ]
+    right = probabilities.argmax(axis=1) == labels
+    found = {"images": len(labels), "accuracy": float(right.mean()), "suspects": suspects}
+    write_json(path, found | {"environment": environment()})
 
 
 def timing(digits: data.DigitData, path: Path = MODELS / "timing.json", rounds: int = 3):
@@ -311,9 +426,16 @@ def accuracy_time_rows(folder: Path = MODELS) -> list[dict]:
 
 
 def main() -> int:
-    commands = {"runs": runs, "ladder": ladder, "models": publish, "timing": timing}
+    commands = {
+        "runs": runs,
+        "ladder": ladder,
+        "models": publish,
+        "tuned": tuned,
+        "audit": audit,
+        "timing": timing,
+    }
     command, *names = sys.argv[1:] or [""]
-    if command not in commands or (names and command in ("ladder", "timing")):
+    if command not in commands or (names and command not in ("runs", "models")):
         print(__doc__)
         return 2
     try:

@@ -139,9 +139,11 @@ def plot_ink(ink: np.ndarray, labels: np.ndarray, title: str = "") -> Figure:
 
 
 @_styled
-def plot_embedding(points: np.ndarray, labels: np.ndarray, title: str = "") -> Figure:
+def plot_embedding(
+    points: np.ndarray, labels: np.ndarray, title: str = "", marked: np.ndarray | None = None
+) -> Figure:
     """Points (n, 2), coloured by digit, with the digit written where its points are most among
-    themselves."""
+    themselves; those that are `marked` (booleans) as black crosses."""
     figure, ax = plt.subplots(figsize=(WIDTH, 6.4))
     near = cKDTree(points).query(points, min(60, len(points)))[1]
     purity = (labels[near] == labels[:, np.newaxis]).mean(axis=1)
@@ -153,6 +155,8 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, title: str = "") -> F
             x, y, str(digit), fontsize=20, weight="bold", ha="center", va="center",
             path_effects=[withStroke(linewidth=4, foreground="white")],
         )  # fmt: skip
+    if marked is not None:
+        ax.plot(*points[marked].T, "x", color="black", ms=7, mew=1.8)
     ax.set(xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
     return figure
@@ -328,4 +332,191 @@ def plot_accuracy_time(rows: list[dict], title: str = "") -> Figure:
     ax.margins(x=0.12)
     ax.grid(color="0.9")
     ax.legend(loc="lower left")
+    return figure
+
+
+@_styled
+def plot_search(curves: dict[str, tuple[Sequence[float], Sequence[float]]], title: str = ""):
+    """Best validation loss so far against epochs spent, a line for each tuner.
+
+    `curves`: name -> (epochs spent by the end of each trial, best loss by then).
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 4))
+    looks = zip((BLUE, ORANGE, GREEN, RED), ("-", "--", "-.", ":"), strict=True)
+    for (name, (epochs, best)), (colour, line) in zip(curves.items(), looks, strict=False):
+        ax.step(epochs, best, line, where="post", color=colour, lw=2, label=name)
+        ax.plot(max(epochs), min(best), "o", color=colour)
+    ax.set(xlabel="epochs spent, all trials together", ylabel="best validation loss so far",
+           title=title)  # fmt: skip
+    ax.grid(color="0.9")
+    ax.legend()
+    return figure
+
+
+@_styled
+def plot_parallel(columns: dict[str, Sequence], scores: Sequence[float], title: str = "") -> Figure:
+    """Parallel coordinates: a line per trial through its value on each axis; the darker, the
+    lower its score, and the best tenth in colour.
+
+    `columns`: name -> a value per trial, None where the hyperparameter was not active. Each axis
+    shows the values that occur, or, for more than eight numbers, a logarithmic scale.
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 5.2))
+    heights = []
+    for at, values in enumerate(columns.values()):
+        places, ticks = _axis_places(values)
+        heights.append(places)
+        ax.axvline(at, color="0.8", lw=1, zorder=0)
+        for place, text in ticks:
+            edge = [withStroke(linewidth=3, foreground="white")]
+            ax.annotate(text, (at, place), (3, 0), textcoords="offset points", fontsize=9,
+                        va="center", path_effects=edge)  # fmt: skip
+    ranks = np.argsort(np.argsort(np.asarray(scores))) / max(1, len(scores) - 1)
+    for i in np.argsort(-ranks):
+        best = ranks[i] <= 0.1
+        ax.plot([h[i] for h in heights], color=BLUE if best else str(0.35 + 0.5 * ranks[i]),
+                lw=2.5 if best else 1, zorder=2 if best else 1)  # fmt: skip
+    ax.set(title=title, ylim=(-0.08, 1.05), xlim=(-0.2, len(columns) - 0.5), yticks=[])
+    ax.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
+    ax.spines[:].set_visible(False)
+    ax.plot([], [], color=BLUE, lw=2.5, label="best tenth of the trials")
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.3))
+    return figure
+
+
+def _axis_places(values: Sequence) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Heights from 0 to 1 of the values, and (height, text) of the axis' ticks."""
+    known = sorted({v for v in values if v is not None})
+    if len(known) > 8:
+        low, high = np.log(known[0]), np.log(known[-1])
+        places = (np.log(np.array(values, float)) - low) / (high - low)
+        ends = (known[0], np.sqrt(known[0] * known[-1]), known[-1])
+        return places, [(h, f"{v:.2g}") for h, v in zip((0, 0.5, 1), ends, strict=True)]
+    levels = [None] * (None in values) + known
+    heights = {v: i / max(1, len(levels) - 1) for i, v in enumerate(levels)}
+    names = {None: "–", True: "yes", False: "no"}
+    ticks = [(h, names[v] if v is None or v is True or v is False else f"{v:g}")
+             for v, h in heights.items()]  # fmt: skip
+    return np.array([heights[v] for v in values]), ticks
+
+
+def plot_mistakes(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    rejected: Sequence[bool],
+    title: str = "",
+) -> Figure:
+    """Every mistake with true → predicted, its confidence, and the runner-up; where people
+    `rejected` the printed label, a star and another colour."""
+    order = np.argsort(-probabilities, axis=1)
+    titles = [
+        f"{true} → {first}{' *' if star else ''}\n{100 * p[first]:.0f}%, then {second}"
+        for true, (first, second), p, star in zip(
+            labels, order[:, :2], probabilities, rejected, strict=True
+        )
+    ]
+    colours = [BLUE if star else RED for star in rejected]
+    return plot_digits(images, titles, columns=8, title=title, colours=colours)
+
+
+@_styled
+def plot_calibration(bins: dict[str, dict], coverage: dict, title: str = "") -> Figure:
+    """Left: accuracy against confidence per bin, for each name in `bins` (as
+    evaluation.calibration_bins gives them). Right: the share wrong among the images answered
+    against the share refused; `coverage`: name -> (share answered, accuracy)."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.9))
+    left.plot([0, 1], [0, 1], color="0.6", lw=1)
+    looks = list(zip((BLUE, ORANGE, GREEN), "osD", strict=True))
+    for (name, found), (colour, marker) in zip(bins.items(), looks, strict=False):
+        left.plot(found["confidence"], found["accuracy"], marker, color=colour, alpha=0.8,
+                  label=f"{name}: {100 * found['error']:.2f} points off")  # fmt: skip
+    lowest = min(min(*found["confidence"], *found["accuracy"]) for found in bins.values())
+    left.set(xlim=(lowest - 0.02, 1.005), ylim=(lowest - 0.02, 1.005), xlabel="confidence",
+             ylabel="share right", title="as sure as right?")  # fmt: skip
+    left.legend(loc="upper left", fontsize=9)
+    for (name, (answered, accuracy)), (colour, _) in zip(coverage.items(), looks, strict=False):
+        right.plot(100 * (1 - answered), 100 * (1 - accuracy), color=colour, lw=2, label=name)
+    right.set(xlim=(0, 5), ylim=(0, None), xlabel="refused, the least sure first (%)",
+              ylabel="wrong among the rest (%)", title="what refusing buys")  # fmt: skip
+    for ax in (left, right):
+        ax.grid(color="0.9")
+    figure.suptitle(title)
+    return figure
+
+
+@_styled
+def plot_robustness(curves: dict[str, dict], ranges: dict, units: dict, title: str = "") -> Figure:
+    """A panel per disturbance: accuracy (%) against strength, a line per model.
+
+    `curves`: disturbance -> model -> (strengths, accuracies from 0 to 1). `ranges`:
+    disturbance -> (low, high) that training covered, shaded. `units`: the x axes' labels.
+    """
+    rows = -(-len(curves) // 3)
+    figure, axes = plt.subplots(rows, 3, figsize=(WIDTH, 2.35 * rows), sharey=True)
+    looks = list(zip((GREY, ORANGE, BLUE, RED, GREEN), "sDo^v", strict=True))
+    for ax, (name, models) in zip(axes.flat, curves.items(), strict=False):
+        if name in ranges:
+            ax.axvspan(*ranges[name], color="0.9", zorder=0)
+        for (model, (x, y)), (colour, marker) in zip(models.items(), looks, strict=False):
+            ax.plot(x, 100 * np.asarray(y), marker, ls="-", ms=4, color=colour, label=model)
+        ax.set(title=name, xlabel=units[name], ylim=(0, 103))
+        ax.grid(color="0.9")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("accuracy (%)")
+    for ax in axes.flat[len(curves) :]:
+        ax.axis("off")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    spare = axes.flat[-1] if len(curves) < axes.size else axes.flat[0]
+    spare.legend(handles, labels, loc="center" if len(curves) < axes.size else "best")
+    figure.suptitle(title)
+    return figure
+
+
+@_styled
+def plot_attacks(curves: dict[str, tuple[Sequence, Sequence]], title: str = "") -> Figure:
+    """Accuracy against the largest change per pixel; `curves`: name -> (epsilons, accuracies)."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    looks = zip((BLUE, RED, ORANGE, GREEN), "osD^", strict=True)
+    for (name, (x, y)), (colour, marker) in zip(curves.items(), looks, strict=False):
+        ax.plot(x, 100 * np.asarray(y), marker, ls="-", color=colour, lw=2, label=name)
+    ax.set(xlabel="largest change of a pixel (of 0 to 1)", ylabel="accuracy (%)", ylim=(0, 103),
+           title=title)  # fmt: skip
+    ax.grid(color="0.9")
+    ax.legend()
+    return figure
+
+
+@_styled
+def plot_maps(maps: np.ndarray, columns: int = 16, signed: bool = False, title: str = "") -> Figure:
+    """Filters or feature maps (n, h, w), each on its own scale; `signed`: blue is below 0."""
+    rows = -(-len(maps) // columns)
+    size = (WIDTH, rows * (WIDTH / columns + 0.06) + 0.45)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for ax, values in zip(axes.flat, maps, strict=False):
+        top = max(float(np.abs(values).max()), 1e-9)
+        scale = {"vmin": -top, "vmax": top, "cmap": "RdBu_r"} if signed else {"cmap": INK}
+        ax.imshow(values, **scale)
+    for ax in axes.flat:
+        ax.axis("off")
+    figure.suptitle(title)
+    return figure
+
+
+@_styled
+def plot_heat(
+    images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str = ""
+) -> Figure:
+    """Digits in grey under the places that spoke for an answer, `heat` (n, 28, 28) in [0, 1]."""
+    columns = 6
+    rows = -(-len(images) // columns)
+    size = (WIDTH, rows * (WIDTH / columns + 0.34) + 0.45)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for ax in axes.flat[len(images) :]:
+        ax.axis("off")
+    for ax, image, warm, text in zip(axes.flat, images, heat, titles, strict=False):
+        _show_digit(ax, image, vmin=0, vmax=1.6)
+        ax.imshow(np.ones_like(warm), cmap="Oranges", vmin=0, vmax=1.4, alpha=0.75 * warm)
+        ax.set_title(text, fontsize=10, pad=3)
+    figure.suptitle(title)
     return figure

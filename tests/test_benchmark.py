@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from src import benchmark, data, recipes
+from src import benchmark, data, recipes, tuning
 
 TINY = {
     "about": "a tiny network",
@@ -258,3 +258,88 @@ def test_the_projects_split_never_trains_on_the_images_held_back(tiny, sample):
     fit, val = split_rows(recipes.get_recipe("own"), sample.y_train, 0)
     held = data.split_fit_select_held(sample.y_train)[2]
     assert not set(held) & (set(fit) | set(val))
+
+
+BEST = {"blocks": 2}
+
+
+def write_compared(folder, wrong, values=BEST):
+    """A search, and runs of `tuned`: name -> a list of wrong rows per seed."""
+    found = {"project": "p", "settings": {}, "trials": [{"loss": 0.1, "values": values}]}
+    (folder / "random.json").write_text(json.dumps(found))
+    (folder / "compared").mkdir(exist_ok=True)
+    for name, seeds in wrong.items():
+        recipe = tuning.recipe_from(BEST) if name == "tuned" else recipes.get_recipe("fast")
+        for seed, rows in enumerate(seeds):
+            run = {"seed": seed, "settings": benchmark.settings(recipe), "n": 1000, "wrong": rows}
+            run |= {"parameters": 7, "seconds": 30.0 if name == "tuned" else 20.0}
+            (folder / f"compared/{name}-{seed}.json").write_text(json.dumps(run))
+
+
+def some(n, start=0):
+    return list(range(start, start + n))
+
+
+@pytest.mark.parametrize(
+    ("tuned", "verdict"),
+    [
+        ([some(1), some(2), some(1), some(3), []], "tuned is better"),
+        ([some(23), some(20), some(22, 30), some(21), some(17)], "no difference shown"),
+        # every seed is a little worse, but by two images of a thousand: the draw of images
+        ([some(22), some(22), some(22), some(22), some(22)], "no difference shown"),
+        ([some(60), some(62), some(61), some(59), some(60)], "tuned is worse"),
+    ],
+)
+def test_the_tuned_settings_are_compared_over_seeds_and_images(tuned, verdict, tmp_path):
+    fast = [some(20), some(20), some(20), some(20), some(20)]
+    write_compared(tmp_path, {"tuned": tuned, "fast": fast})
+    found = benchmark.compare_tuned(tmp_path)
+    assert found["verdict"] == verdict and found["time_ratio"] == 1.5
+    assert found["accuracy"]["fast"]["mean"] == pytest.approx(0.98)
+    gains = [(len(f) - len(t)) / 1000 for f, t in zip(fast, tuned, strict=True)]
+    assert found["difference"]["mean"] == pytest.approx(np.mean(gains))
+    assert found["difference"]["sd"] == pytest.approx(np.std(gains, ddof=1))
+    per_image = [np.mean([(i in f) - (i in t) for f, t in zip(fast, tuned, strict=True)])
+                 for i in range(1000)]  # fmt: skip
+    over_images = found["difference_over_images"]
+    assert over_images["sd"] == pytest.approx(np.std(per_image, ddof=1))
+    assert over_images["mean"] == pytest.approx(np.mean(gains)) and over_images["n"] == 1000
+    first = (set(fast[0]), set(tuned[0]))
+    only = {"only_a": len(first[0] - first[1]), "only_b": len(first[1] - first[0])}
+    assert {k: found["mcnemar"][k] for k in only} == only
+
+
+def test_a_compared_run_that_is_missing_damaged_or_of_other_settings_is_named(tmp_path):
+    write_compared(tmp_path, {"tuned": [[1]] * 5, "fast": [[1]] * 4})
+    with pytest.raises(FileNotFoundError, match=r"fast-4.json"):
+        benchmark.compare_tuned(tmp_path)
+    (tmp_path / "compared/fast-4.json").write_text("{}")
+    with pytest.raises(ValueError, match="fast-4.json: incomplete, without seed"):
+        benchmark.compare_tuned(tmp_path)
+    write_compared(tmp_path, {"tuned": [[1]] * 5, "fast": [[1]] * 5}, values={"blocks": 3})
+    with pytest.raises(ValueError, match="tuned-0.json: of other settings"):
+        benchmark.compare_tuned(tmp_path)
+
+
+def test_the_winner_and_fast_are_trained_in_turn_and_not_twice(
+    tiny, sample, tmp_path, monkeypatch, capsys
+):
+    trials = [{"loss": loss, "values": {"blocks": 2, "batch_size": size}}
+              for loss, size in ((None, 64), (0.2, 256), (0.1, 128))]  # fmt: skip
+    search = {"project": "p", "settings": {}, "trials": trials}
+    (tmp_path / "random.json").write_text(json.dumps(search))
+    monkeypatch.setitem(recipes.RECIPES, "fast", {**recipes.RECIPES["fast"], "epochs": 1})
+    monkeypatch.setattr(benchmark, "COMPARED", 1)
+    benchmark.tuned(sample, tmp_path)
+    found = {
+        n: json.loads((tmp_path / f"compared/{n}-0.json").read_text()) for n in ("tuned", "fast")
+    }
+    assert len(found["tuned"]["settings"]["network"]["filters"]) == 2
+    assert found["fast"]["settings"] == benchmark.settings(recipes.get_recipe("fast"))
+    assert all(run["n"] == 119 and max(run["wrong"]) < 119 for run in found.values())
+    capsys.readouterr()
+    benchmark.tuned(sample, tmp_path)
+    assert capsys.readouterr().out == ""
+    (tmp_path / "compared/fast-0.json").write_text("{")
+    benchmark.tuned(sample, tmp_path)
+    assert capsys.readouterr().out.startswith("fast-0.json: ")

@@ -5,17 +5,27 @@ import statistics
 
 import numpy as np
 import pytest
-from scipy import stats
-from sklearn.metrics import accuracy_score, log_loss, recall_score
+from scipy import special, stats
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, recall_score
 
 from src.evaluation import (
+    REJECTED_TEST_LABELS,
     accuracy_interval,
     accuracy_per_digit,
+    accuracy_relabelled,
+    apply_temperature,
+    brier_score,
+    calibration_bins,
     check_predictions,
     confident_mistakes,
     confused_pairs,
     confusion_matrix,
+    coverage_curve,
+    detectable_difference,
     evaluate,
+    fit_temperature,
+    mcnemar,
     spread,
 )
 
@@ -172,3 +182,136 @@ def test_the_spread_of_one_value_or_none():
     assert alone == {"n": 1, "mean": 0.99, "sd": None, "low": None, "high": None}
     with pytest.raises(ValueError, match="no values"):
         spread([])
+
+
+def test_mcnemar_is_exact_and_two_sided():
+    # 8 against 2 of 10: 2 (1 + 10 + 45) / 1024; the images that both read right don't count
+    right_a = np.array([True] * 8 + [False] * 2 + [True] * 90 + [False] * 5)
+    right_b = np.array([False] * 8 + [True] * 2 + [True] * 90 + [False] * 5)
+    found = mcnemar(right_a, right_b)
+    assert (found["only_a"], found["only_b"]) == (8, 2)
+    assert found["p"] == pytest.approx(112 / 1024)
+    assert mcnemar(right_b, right_a)["p"] == pytest.approx(112 / 1024)
+
+
+def test_mcnemar_of_equal_models_and_of_other_lengths():
+    right = np.array([True, False, True])
+    assert mcnemar(right, right) == {"only_a": 0, "only_b": 0, "p": 1.0}
+    with pytest.raises(ValueError, match=r"shapes \(3,\) and \(2,\)"):
+        mcnemar(right, right[:2])
+
+
+def random_predictions(n=2000, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, n)
+    logits = rng.normal(size=(n, 10))
+    logits[np.arange(n), labels] += 2.5
+    return labels, special.softmax(logits, axis=1)
+
+
+def test_detectable_difference_has_the_power_it_states():
+    # simulated: the exact test finds a difference of that size about as often as asked for
+    n, share = 10_000, 0.01
+    difference = detectable_difference(n, share, power=0.8)
+    rng = np.random.default_rng(0)
+    only_a = rng.binomial(n, (share + difference) / 2, 1500)
+    only_b = rng.binomial(n - only_a, (share - difference) / 2 / (1 - (share + difference) / 2))
+    pairs = zip(only_a, only_b, strict=True)
+    found = np.mean([stats.binomtest(int(a), int(a + b)).pvalue < 0.05 for a, b in pairs])
+    assert 0.74 < found < 0.84  # the exact test is a little more careful than the formula
+    assert detectable_difference(10_000, 0.004) == pytest.approx(0.0018, abs=5e-5)
+    assert detectable_difference(40_000, share) < difference
+
+
+def test_too_few_images_for_any_difference():
+    with pytest.raises(ValueError, match="100 images, 1.00% disagreement: too few"):
+        detectable_difference(100, 0.01)
+
+
+def test_brier_agrees_with_sklearn_and_its_limits():
+    labels, probabilities = random_predictions()
+    one_by_one = [brier_score_loss(labels == d, probabilities[:, d]) for d in range(10)]
+    assert brier_score(labels, probabilities) == pytest.approx(sum(one_by_one))
+    assert brier_score(labels, np.eye(10)[labels]) == 0
+    assert brier_score(labels, np.eye(10)[(labels + 1) % 10]) == 2
+
+
+def test_calibration_bins_hold_equal_numbers_and_a_known_error():
+    labels = np.zeros(300, int)
+    probabilities = np.full((300, 10), 0.4 / 9)
+    probabilities[:, 0] = 0.6
+    probabilities[150:] = 0.1 / 9
+    probabilities[150:, 0] = 0.9
+    labels[:30] = 1  # 80% of the images at 0.6 are right, 100% of those at 0.9
+    found = calibration_bins(labels, probabilities, bins=2)
+    assert found["n"].tolist() == [150, 150]
+    np.testing.assert_allclose(found["confidence"], [0.6, 0.9])
+    np.testing.assert_allclose(found["accuracy"], [0.8, 1.0])
+    assert found["error"] == pytest.approx((0.2 + 0.1) / 2)
+
+
+def test_calibration_agrees_with_sklearns_quantile_bins():
+    labels, probabilities = random_predictions()
+    found = calibration_bins(labels, probabilities, bins=10)
+    right = probabilities.argmax(axis=1) == labels
+    shares, means = calibration_curve(
+        right, probabilities.max(axis=1), n_bins=10, strategy="quantile"
+    )
+    np.testing.assert_allclose(found["accuracy"], shares, atol=0.011)
+    np.testing.assert_allclose(found["confidence"], means, atol=0.002)
+
+
+def test_calibration_with_fewer_images_than_bins():
+    labels, probabilities = random_predictions(4)
+    assert calibration_bins(labels, probabilities)["n"].tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_the_fitted_temperature_undoes_a_known_one(temperature):
+    rng = np.random.default_rng(1)
+    logits = rng.normal(scale=2, size=(20_000, 10))
+    true = special.softmax(logits, axis=1)
+    labels = np.array([rng.choice(10, p=row) for row in true])
+    seen = special.softmax(logits / temperature, axis=1)  # off by this factor
+    assert fit_temperature(labels, seen) == pytest.approx(1 / temperature, rel=0.05)
+    np.testing.assert_allclose(apply_temperature(seen, 1 / temperature), true, atol=1e-6)
+
+
+def test_a_temperature_of_one_changes_nothing_and_keeps_predictions():
+    labels, probabilities = random_predictions(50)
+    np.testing.assert_allclose(apply_temperature(probabilities, 1.0), probabilities)
+    cooler = apply_temperature(probabilities, 0.3)
+    assert (cooler.argmax(1) == probabilities.argmax(1)).all()
+    assert cooler.max(1).mean() > probabilities.max(1).mean()
+
+
+def test_coverage_counts_the_surest_first():
+    probabilities = np.full((4, 10), 0.0)
+    for row, (digit, sure) in enumerate([(3, 0.9), (1, 0.6), (2, 0.8), (5, 0.7)]):
+        probabilities[row] = (1 - sure) / 9
+        probabilities[row, digit] = sure
+    covered, accuracy = coverage_curve(np.array([3, 0, 2, 4]), probabilities)
+    np.testing.assert_allclose(covered, [0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(accuracy, [1, 1, 2 / 3, 0.5])
+
+
+def test_the_test_sets_rejected_labels(mnist):
+    labels = mnist.y_test.astype(int)
+    found = accuracy_relabelled(labels, labels)
+    assert found == {
+        "as printed": (10_000, 10_000),
+        "ten corrected": (9_990, 10_000),
+        "without the fifteen": (9_985, 9_985),
+    }
+    agreed = labels.copy()
+    for row, (_, seen) in REJECTED_TEST_LABELS.items():
+        agreed[row] = labels[row] if seen is None else seen
+    assert accuracy_relabelled(labels, agreed)["ten corrected"] == (10_000, 10_000)
+    assert accuracy_relabelled(labels, agreed)["as printed"] == (9_990, 10_000)
+
+
+def test_labels_of_another_set_are_refused():
+    with pytest.raises(ValueError, match="360 labels: expected those of MNIST"):
+        accuracy_relabelled(np.zeros(360, int), np.zeros(360, int))
+    with pytest.raises(ValueError, match="10000 labels: expected those of MNIST"):
+        accuracy_relabelled(np.zeros(10_000, int), np.zeros(10_000, int))

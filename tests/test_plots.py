@@ -19,6 +19,9 @@ HISTORY = {
     "loss": [0.3, 0.2, 0.1], "accuracy": [0.9, 0.95, 0.97],
     "val_loss": [0.2, 0.1, 0.15], "val_accuracy": [0.95, 0.97, 0.96],
 }  # fmt: skip
+PARALLEL = {
+    "batch_norm": [True, False] * 6, "size": [1, 2, None] * 4, "rate": list(np.logspace(-3, 0, 12)),
+}  # fmt: skip
 FIGURES = {
     "digits": lambda: plots.plot_digits(IMAGES, list("abcdefghijklmnopqrstuvwx"), title="T"),
     "counts": lambda: plots.plot_class_counts(
@@ -28,6 +31,8 @@ FIGURES = {
     "embedding": lambda: plots.plot_embedding(rng.normal(size=(24, 2)), LABELS, "T"),
     "history": lambda: plots.plot_history(HISTORY, "T"),
     "confusion": lambda: plots.plot_confusion(MATRIX, "T"),
+    "search": lambda: plots.plot_search({"a": ([1, 2], [3, 2]), "b": ([1, 4], [2, 1])}, "T"),
+    "parallel": lambda: plots.plot_parallel(PARALLEL, np.arange(12.0), "T"),
     "digit accuracy": lambda: plots.plot_digit_accuracy(
         evaluation.accuracy_per_digit(LABELS, PROBABILITIES.argmax(1)), "T"
     ),
@@ -131,3 +136,14 @@ def test_accuracy_against_seconds_shows_points_intervals_and_groups():
     assert len(spans) == 3  # no interval with one seed
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
     assert legend == ["the five systems", "ours"]
+
+
+def test_parallel_coordinates_place_each_value_and_mark_the_best():
+    axes = plots.plot_parallel(PARALLEL, np.arange(12.0), "T").axes[0]
+    texts = [(text.xy[0], round(text.xy[1], 2), text.get_text()) for text in axes.texts]
+    assert {(0, 0, "no"), (0, 1, "yes"), (1, 0, "–"), (1, 0.5, "1"), (1, 1, "2")} <= set(texts)
+    assert {(2, 0, "0.001"), (2, 0.5, "0.032"), (2, 1, "1")} <= set(texts)
+    lines = {tuple(np.round(line.get_ydata(), 2)): line for line in axes.lines}
+    best = [heights for heights, line in lines.items() if line.get_color() == plots.BLUE]
+    assert (1, 0.5, 0) in best and (0, 1, 0.09) in best  # scores 0 and 1 of twelve
+    assert lines[(0, 0, 1)].get_color() != plots.BLUE

@@ -1,0 +1,106 @@
+"""Attacks reach the worst case where it is known, and looking inside finds the right place."""
+
+import keras
+import numpy as np
+import pytest
+
+from src import explain, models
+
+rng = np.random.default_rng(0)
+
+
+@pytest.fixture
+def linear():
+    """Ten logits linear in the pixels; classes 0 and 1 compete, the others never win."""
+    inputs = keras.Input((28, 28, 1))
+    dense = keras.layers.Dense(10, activation="softmax")
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    weights = np.zeros((784, 10), np.float32)
+    weights[:, :2] = rng.normal(size=(784, 2)) / 28
+    bias = np.r_[0.0, 0.0, np.full(8, -50.0)].astype(np.float32)
+    dense.set_weights([weights, bias])
+    return model, weights, bias
+
+
+def grey_images(n=30):
+    return rng.uniform(0.4, 0.6, (n, 28, 28, 1)).astype(np.float32)  # far from 0 and 1
+
+
+@pytest.mark.parametrize("attack", [explain.fgsm, explain.pgd])
+def test_an_attack_on_a_linear_model_reaches_its_worst_case(attack, linear):
+    model, weights, bias = linear
+    images, epsilon = grey_images(), 0.05
+    logits = images.reshape(len(images), -1) @ weights + bias
+    labels = logits.argmax(axis=1)
+    margins = np.abs(logits[:, 0] - logits[:, 1])
+    # within +-epsilon per pixel the margin falls by epsilon times the weights' L1 distance
+    worst = margins - epsilon * np.abs(weights[:, 0] - weights[:, 1]).sum()
+    moved = attack(model, images, labels, epsilon)
+    assert np.abs(moved - images).max() <= epsilon + 1e-6
+    after = moved.reshape(len(images), -1) @ weights + bias
+    found = after[np.arange(len(labels)), labels] - after[np.arange(len(labels)), 1 - labels]
+    np.testing.assert_allclose(found, worst, atol=0.02 * margins.max() + 1e-3)
+
+
+def test_attacks_work_where_the_softmax_is_saturated(linear):
+    model, weights, bias = linear
+    images = grey_images()
+    labels = model.predict(images, verbose=0).argmax(axis=1)
+    before = explain.fgsm(model, images, labels, 0.01)
+    model.layers[-1].set_weights([weights * 1e5, bias * 1e5])
+    assert (model.predict(images, verbose=0).max(axis=1) == 1).all()
+    np.testing.assert_array_equal(explain.fgsm(model, images, labels, 0.01), before)
+
+
+@pytest.mark.parametrize("attack", [explain.fgsm, explain.pgd])
+def test_attacked_images_stay_images(attack, linear):
+    images = rng.integers(0, 2, (5, 28, 28, 1)).astype(np.float32)  # at the ends of the range
+    moved = attack(linear[0], images, np.zeros(5, int), 0.3)
+    assert moved.min() >= 0 and moved.max() <= 1
+    same = attack(linear[0], images, np.zeros(5, int), 0.0)
+    np.testing.assert_allclose(same, images)
+
+
+def test_logits_are_the_probabilities_before_softmax():
+    model = models.build_cnn(filters=(4, 4), pool=True, dense_units=8)
+    images = grey_images(6)
+    logits = explain.logits_model(model).predict(images, verbose=0)
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(softmax, model.predict(images, verbose=0), atol=1e-6)
+    features = explain.penultimate(model, images)
+    kernel, bias = model.layers[-1].get_weights()
+    np.testing.assert_allclose(features @ kernel + bias, logits, atol=1e-5)
+
+
+def test_another_last_layer_or_no_convolution_is_named():
+    inputs = keras.Input((28, 28, 1))
+    flat = keras.layers.Flatten()(inputs)
+    sigmoid = keras.Model(inputs, keras.layers.Dense(10, activation="sigmoid")(flat))
+    with pytest.raises(ValueError, match="its last layer is Dense, expected Dense with softmax"):
+        explain.logits_model(sigmoid)
+    with pytest.raises(ValueError, match="no Conv2D layer"):
+        explain.last_convolution(sigmoid)
+
+
+def test_activations_are_the_named_layers():
+    model = models.build_cnn(filters=(4, 6), pool=True, dense_units=8)
+    assert explain.last_convolution(model) == "conv2"
+    assert explain.activations(model, grey_images(3), "conv1").shape == (3, 28, 28, 4)
+
+
+def test_grad_cam_points_at_what_decides():
+    """A network whose digit 3 is the ink of one convolution: the heat lies on the ink, and a
+    digit that nothing speaks for has none."""
+    model = models.build_cnn(filters=(1,), batch_norm=False, pool=False, dense_units=(), dropout=0)
+    kernel = np.zeros((3, 3, 1, 1), np.float32)
+    kernel[1, 1] = 1
+    dense = np.zeros((784, 10), np.float32)
+    dense[:, 3] = 0.1
+    dense[:, 4] = -0.1
+    model.set_weights([kernel, np.zeros(1, np.float32), dense, np.zeros(10, np.float32)])
+    images = np.zeros((2, 28, 28, 1), np.float32)
+    images[:, 5:10, 18:24] = 1
+    heat = explain.grad_cam(model, images, np.array([3, 4]))
+    assert heat.shape == (2, 28, 28) and heat.max() == 1
+    np.testing.assert_allclose(heat[0], images[0, ..., 0], atol=1e-6)
+    assert heat[1].max() == 0
