@@ -3,11 +3,30 @@
 Models are Keras models from images (n, 28, 28, 1) in [0, 1] to ten probabilities.
 """
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 BATCH = 250
+
+
+def _trace(model: keras.Model) -> tuple:
+    """(input, {layer name: its output}, what the last layer takes), all of one pass.
+
+    A Sequential model builds its layers' outputs anew with each layer added, so that they
+    do not belong together; it is passed through once more.
+    """
+    last = model.layers[-1]
+    if not isinstance(model, keras.Sequential):
+        return model.inputs, {layer.name: layer.output for layer in model.layers}, last.input
+    x = inputs = keras.Input(model.input_shape[1:])
+    outputs = {}
+    for layer in model.layers:
+        before, x = x, layer(x)
+        outputs[layer.name] = x
+    return inputs, outputs, before
 
 
 def logits_model(model: keras.Model) -> keras.Model:
@@ -21,58 +40,72 @@ def logits_model(model: keras.Model) -> keras.Model:
         raise ValueError(
             f"{model.name}: its last layer is {type(last).__name__}, expected Dense with softmax."
         )
-    bare = keras.layers.Dense(last.units, name="logits")
-    outputs = bare(last.input)
-    bare.set_weights(last.get_weights())
-    return keras.Model(model.inputs, outputs, name=f"{model.name}_logits")
+    inputs, _, before = _trace(model)
+    return keras.Model(inputs, _logits(last, before), name=f"{model.name}_logits")
 
 
-def last_convolution(model: keras.Model) -> str:
-    """The name of the last Conv2D layer. ValueError where there is none."""
-    names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+def _logits(last: keras.layers.Dense, before):
+    # with its own weights, not a copy: they may be trained on
+    return keras.ops.matmul(before, last.kernel) + (0.0 if last.bias is None else last.bias)
+
+
+def last_feature_map(model: keras.Model) -> str:
+    """The name of the last layer whose output still has rows and columns. ValueError without."""
+    layers = [one for one in model.layers if not isinstance(one, keras.layers.InputLayer)]
+    names = [layer.name for layer in layers if len(layer.output.shape) == 4]
     if not names:
-        raise ValueError(f"{model.name}: has no Conv2D layer to look into.")
+        raise ValueError(f"{model.name}: has no feature maps to look into.")
     return names[-1]
 
 
 def activations(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
     """What the named layer gives for the images."""
-    part = keras.Model(model.inputs, model.get_layer(layer).output)
+    inputs, outputs, _ = _trace(model)
+    part = keras.Model(inputs, outputs[layer])
     return part.predict(images, batch_size=BATCH, verbose=0)
 
 
 def penultimate(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """The features (n, d) that the last layer decides by."""
-    part = keras.Model(model.inputs, model.layers[-1].input)
+    inputs, _, before = _trace(model)
+    part = keras.Model(inputs, before)
     return part.predict(images, batch_size=BATCH, verbose=0)
 
 
 def grad_cam(model: keras.Model, images: np.ndarray, digits: np.ndarray) -> np.ndarray:
-    """Where the last convolution saw evidence for the given digits: (n, 28, 28) in [0, 1].
+    """Where the last feature maps show evidence for the given digits: (n, 28, 28) in [0, 1].
 
-    Selvaraju et al., "Grad-CAM" (2017): feature maps weighted by the mean gradient of the
-    digit's logit, their sum cut at 0, here scaled so that each image's largest value is 1.
+    Grad-CAM (Selvaraju et al. 2017) in the form of Draelos and Carin, "HiResCAM" (2020): the
+    maps times the gradient of the digit's logit above the mean logit, place by place, summed
+    over the maps, cut at 0 and scaled so that each image's largest value is 1. Grad-CAM's mean
+    of the gradient over all places is the same before average pooling alone; these networks
+    flatten, or take the largest value, and there it points at paper.
     """
-    logits = logits_model(model)
-    layer = model.get_layer(last_convolution(model))
-    part = keras.Model(model.inputs, [layer.output, logits.output])
+    logits_model(model)  # says what it can't do
+    inputs, outputs, before = _trace(model)
+    logits = _logits(model.layers[-1], before)
+    part = keras.Model(inputs, [outputs[last_feature_map(model)], logits])
     with tf.GradientTape() as tape:
         maps, scores = part(tf.constant(images))
-        chosen = tf.reduce_sum(tf.gather(scores, digits, batch_dims=1))
-    weights = tf.reduce_mean(tape.gradient(chosen, maps), axis=(1, 2), keepdims=True)
-    heat = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1, keepdims=True))
+        above = scores - tf.reduce_mean(scores, axis=1, keepdims=True)  # a softmax sees no more
+        chosen = tf.reduce_sum(tf.gather(above, np.asarray(digits, np.int32), batch_dims=1))
+    evidence = maps * tape.gradient(chosen, maps)
+    heat = tf.nn.relu(tf.reduce_sum(evidence, axis=-1, keepdims=True))
     heat = tf.image.resize(heat, images.shape[1:3])[..., 0].numpy()
     return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-9)
 
 
-def _gradient_sign(logits: keras.Model):
+@functools.lru_cache(maxsize=4)
+def _gradient_sign(model: keras.Model):
     """(images, labels) -> the sign of the cross-entropy's gradient.
 
     With L = logsumexp(other logits) - the true one, cross-entropy is log(1 + exp(L)): the
     gradient of L has the same sign, and does not vanish where the network is sure.
     """
 
-    @tf.function
+    logits = logits_model(model)
+
+    @tf.function(reduce_retracing=True)
     def sign(images, labels):
         with tf.GradientTape() as tape:
             tape.watch(images)
@@ -90,7 +123,7 @@ def fgsm(model: keras.Model, images: np.ndarray, labels: np.ndarray, epsilon: fl
 
     Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples" (2015).
     """
-    sign = _gradient_sign(logits_model(model))
+    sign = _gradient_sign(model)
     return np.clip(images + epsilon * sign(tf.constant(images), labels).numpy(), 0, 1)
 
 
@@ -108,7 +141,7 @@ def pgd(
     Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018), with
     a step of 2.5 epsilon / steps.
     """
-    sign = _gradient_sign(logits_model(model))
+    sign = _gradient_sign(model)
     low, high = np.maximum(images - epsilon, 0), np.minimum(images + epsilon, 1)
     start = np.random.default_rng(seed).uniform(-epsilon, epsilon, images.shape)
     moved = tf.constant(np.clip(images + start, low, high), tf.float32)

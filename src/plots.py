@@ -434,7 +434,7 @@ def plot_calibration(bins: dict[str, dict], coverage: dict, title: str = "") -> 
     lowest = min(min(*found["confidence"], *found["accuracy"]) for found in bins.values())
     left.set(xlim=(lowest - 0.02, 1.005), ylim=(lowest - 0.02, 1.005), xlabel="confidence",
              ylabel="share right", title="as sure as right?")  # fmt: skip
-    left.legend(loc="upper left", fontsize=9)
+    left.legend(loc="lower right", fontsize=9)
     for (name, (answered, accuracy)), (colour, _) in zip(coverage.items(), looks, strict=False):
         right.plot(100 * (1 - answered), 100 * (1 - accuracy), color=colour, lw=2, label=name)
     right.set(xlim=(0, 5), ylim=(0, None), xlabel="refused, the least sure first (%)",

@@ -67,6 +67,11 @@ def test_logits_are_the_probabilities_before_softmax():
     logits = explain.logits_model(model).predict(images, verbose=0)
     softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(softmax, model.predict(images, verbose=0), atol=1e-6)
+    probe = explain.logits_model(model)
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel, bias + 1])  # trained on: the logits follow
+    np.testing.assert_allclose(probe.predict(images, verbose=0), logits + 1, atol=1e-5)
+    model.layers[-1].set_weights([kernel, bias])
     features = explain.penultimate(model, images)
     kernel, bias = model.layers[-1].get_weights()
     np.testing.assert_allclose(features @ kernel + bias, logits, atol=1e-5)
@@ -78,13 +83,15 @@ def test_another_last_layer_or_no_convolution_is_named():
     sigmoid = keras.Model(inputs, keras.layers.Dense(10, activation="sigmoid")(flat))
     with pytest.raises(ValueError, match="its last layer is Dense, expected Dense with softmax"):
         explain.logits_model(sigmoid)
-    with pytest.raises(ValueError, match="no Conv2D layer"):
-        explain.last_convolution(sigmoid)
+    with pytest.raises(ValueError, match="no feature maps"):
+        explain.last_feature_map(sigmoid)
 
 
 def test_activations_are_the_named_layers():
     model = models.build_cnn(filters=(4, 6), pool=True, dense_units=8)
-    assert explain.last_convolution(model) == "conv2"
+    assert explain.last_feature_map(model) == "pool2"
+    late = models.build_cnn(filters=(4, 6), pool=False, order=("pool", "norm", "relu"))
+    assert explain.last_feature_map(late) == "relu2"
     assert explain.activations(model, grey_images(3), "conv1").shape == (3, 28, 28, 4)
 
 
@@ -95,12 +102,30 @@ def test_grad_cam_points_at_what_decides():
     kernel = np.zeros((3, 3, 1, 1), np.float32)
     kernel[1, 1] = 1
     dense = np.zeros((784, 10), np.float32)
-    dense[:, 3] = 0.1
+    dense[:, 3] = -0.1  # ink in the lower half speaks against a 3 ...
+    dense[: 14 * 28, 3] = 0.1  # ... and in the upper half for it
     dense[:, 4] = -0.1
     model.set_weights([kernel, np.zeros(1, np.float32), dense, np.zeros(10, np.float32)])
     images = np.zeros((2, 28, 28, 1), np.float32)
-    images[:, 5:10, 18:24] = 1
+    images[:, 5:10, 18:24] = images[:, 20:25, 5:9] = 1
     heat = explain.grad_cam(model, images, np.array([3, 4]))
     assert heat.shape == (2, 28, 28) and heat.max() == 1
-    np.testing.assert_allclose(heat[0], images[0, ..., 0], atol=1e-6)
+    np.testing.assert_allclose(heat[0, :14], images[0, :14, :, 0], atol=1e-6)
+    assert heat[0, 14:].max() == 0
     assert heat[1].max() == 0
+
+
+def test_a_sequential_model_is_looked_into_as_well():
+    """Its layers' own outputs come from several passes; 02 builds such a model."""
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((28, 28, 1)), layers.Conv2D(3, 3, name="conv")])
+    model.add(layers.Flatten())
+    model.add(layers.Dense(10, activation="softmax", use_bias=False))
+    images = grey_images(4)
+    heat = explain.grad_cam(model, images, np.arange(4, dtype=np.uint8))
+    assert heat.shape == (4, 28, 28) and explain.last_feature_map(model) == "conv"
+    logits = explain.logits_model(model).predict(images, verbose=0)
+    np.testing.assert_allclose(logits.argmax(1), model.predict(images, verbose=0).argmax(1))
+    assert explain.penultimate(model, images).shape == (4, 26 * 26 * 3)
+    assert explain.activations(model, images, "conv").shape == (4, 26, 26, 3)
+    assert np.abs(explain.fgsm(model, images, np.arange(4), 0.1) - images).max() > 0.05

@@ -22,7 +22,20 @@ HISTORY = {
 PARALLEL = {
     "batch_norm": [True, False] * 6, "size": [1, 2, None] * 4, "rate": list(np.logspace(-3, 0, 12)),
 }  # fmt: skip
+BINS = evaluation.calibration_bins(LABELS, PROBABILITIES, 4)
+CURVES = {name: {"one": ((0, 1), (1, 0.5)), "other": ((0, 1), (1, 0.7))} for name in "abcd"}
 FIGURES = {
+    "mistakes": lambda: plots.plot_mistakes(IMAGES, LABELS, PROBABILITIES, LABELS == 3, "T"),
+    "calibration": lambda: plots.plot_calibration(
+        {"as it is": BINS}, {"as it is": (np.array([0.5, 1]), np.array([1, 0.9]))}, "T"
+    ),
+    "robustness": lambda: plots.plot_robustness(
+        CURVES, {"a": (0, 0.5)}, dict.fromkeys("abcd", "u"), "T"
+    ),
+    "attacks": lambda: plots.plot_attacks({"one": ((0, 0.1), (1, 0.2))}, "T"),
+    "maps": lambda: plots.plot_maps(rng.normal(size=(20, 5, 5)), signed=True, title="T"),
+    "heat": lambda: plots.plot_heat(IMAGES, IMAGES / 255, list("abcdefghijklmnopqrstuvwx"), "T"),
+    "marked": lambda: plots.plot_embedding(rng.normal(size=(24, 2)), LABELS, "T", LABELS == 3),
     "digits": lambda: plots.plot_digits(IMAGES, list("abcdefghijklmnopqrstuvwx"), title="T"),
     "counts": lambda: plots.plot_class_counts(
         {"Training": np.arange(10), "Test": np.ones(10)}, "T"
@@ -147,3 +160,26 @@ def test_parallel_coordinates_place_each_value_and_mark_the_best():
     best = [heights for heights, line in lines.items() if line.get_color() == plots.BLUE]
     assert (1, 0.5, 0) in best and (0, 1, 0.09) in best  # scores 0 and 1 of twelve
     assert lines[(0, 0, 1)].get_color() != plots.BLUE
+
+
+def test_every_mistake_shows_its_runner_up_and_a_star_where_the_label_was_rejected():
+    figure = plots.plot_mistakes(IMAGES, LABELS, PROBABILITIES, np.arange(24) == 3, "T")
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[3] == "3 → 8 *\n82%, then 0" and titles[4] == "4 → 4\n82%, then 0"
+
+
+def test_calibration_is_refusal_and_error_in_percent():
+    covered = {"as it is": (np.array([0.96, 1]), np.array([1, 0.9]))}
+    left, right = plots.plot_calibration({"as it is": BINS}, covered, "T").axes
+    (line,) = right.lines
+    np.testing.assert_allclose(line.get_xydata(), [[4, 0], [0, 10]], atol=1e-9)
+    label = left.get_legend().get_texts()[0].get_text()
+    assert label == f"as it is: {100 * BINS['error']:.2f} points off"
+
+
+def test_robustness_shades_the_trained_range_of_its_panel_only():
+    axes = plots.plot_robustness(CURVES, {"b": (0.2, 0.4)}, dict.fromkeys("abcd", "u"), "T").axes
+    shaded = [[patch.get_x() for patch in ax.patches] for ax in axes[:4]]
+    assert shaded == [[], [pytest.approx(0.2)], [], []]
+    assert [line.get_label() for line in axes[0].lines] == ["one", "other"]
+    np.testing.assert_allclose(axes[0].lines[1].get_ydata(), [100, 70])
