@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from src import render
+from src import benchmark, render
 from src.config import ROOT
 
 BOOKS = sorted(render.NOTEBOOKS.glob("[0-9]*.ipynb"))
@@ -146,3 +146,12 @@ def test_a_loaded_model_answers_as_the_one_in_memory(executed):
 def test_evaluation_says_which_model_it_opened(executed):
     text = "".join(said(output) for output in outputs(executed[1]["04_evaluation"]))
     assert "mnist_cnn_final.keras on 360 test images of sample digits" in text
+
+
+def test_training_shows_the_committed_results():
+    """02's table is printed from JSON: it must have run after the last of the runs."""
+    shown = "".join(said(output) for output in outputs(read(ROOT / "notebooks/02_training.ipynb")))
+    for name, row in benchmark.summarize().items():
+        found = row["test"]
+        line = rf"{name} +\S+ +{100 * found['mean']:.2f} +{100 * found['sd']:.2f} +{found['n']} "
+        assert re.search(line, shown), line
