@@ -376,11 +376,10 @@ def plot_parallel(columns: dict[str, Sequence], scores: Sequence[float], title: 
         best = ranks[i] <= 0.1
         ax.plot([h[i] for h in heights], color=BLUE if best else str(0.35 + 0.5 * ranks[i]),
                 lw=2.5 if best else 1, zorder=2 if best else 1)  # fmt: skip
+    title = f"{title} (blue: the best tenth)"
     ax.set(title=title, ylim=(-0.08, 1.05), xlim=(-0.2, len(columns) - 0.5), yticks=[])
     ax.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
     ax.spines[:].set_visible(False)
-    ax.plot([], [], color=BLUE, lw=2.5, label="best tenth of the trials")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.3))
     return figure
 
 

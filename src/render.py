@@ -244,6 +244,7 @@ def _machine(content: dict) -> str:
 LESSONS = {
     "01_eda": "what is in the data, and how far two methods get without a network",
     "02_training": "build, train, save, load; networks in seconds; what five recipes score",
+    "03_tuning": "a search space, three tuners at equal cost, and whether the winner is any better",
     "04_evaluation": "the test set, once: score with interval, confusion matrix, mistakes",
 }
 

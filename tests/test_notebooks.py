@@ -6,13 +6,14 @@ import re
 import nbformat
 import pytest
 
-from src import benchmark, render
+from src import benchmark, render, tuning
 from src.config import ROOT
 
 BOOKS = sorted(render.NOTEBOOKS.glob("[0-9]*.ipynb"))
 SMALL = {
     "01_eda": {"TSNE_IMAGES": 200, "BASELINE_IMAGES": 500, "STYLES": 3},
     "02_training": {"EPOCHS": 2, "FILTERS": (8, 8, 8), "DENSE_UNITS": 32, "SAVE_LEGACY_H5": True},
+    "03_tuning": {"TRIALS": 2, "EPOCHS": 1, "IMAGES": 200},
     "04_evaluation": {"GALLERY": 8},
 }
 each_book = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
@@ -116,10 +117,12 @@ def test_small_runs_write_models_figures_and_numbers(executed):
     assert {path.name for path in (folder / "models").iterdir()} == {
         "baselines.json", "best_model.keras", "mnist_cnn_final.keras", "best_mnist_model.h5",
         "mnist_cnn_weights.weights.h5", "training_history.json", "evaluation.json",
+        "best_hyperparameters.json", "tuned.keras",
     }  # fmt: skip
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "model_architecture.png", "training_history.png", "confusion_matrix.png",
-        "sample_predictions.png", "misclassified_samples.png",
+        "sample_predictions.png", "misclassified_samples.png", "tuning_progress.png",
+        "tuning_parallel.png",
     }  # fmt: skip
     history = json.loads((folder / "models/training_history.json").read_text())
     assert len(history["epochs"]["val_loss"]) == 2
@@ -155,3 +158,12 @@ def test_training_shows_the_committed_results():
         found = row["test"]
         line = rf"{name} +\S+ +{100 * found['mean']:.2f} +{100 * found['sd']:.2f} +{found['n']} "
         assert re.search(line, shown), line
+
+
+def test_tuning_shows_the_committed_comparison():
+    shown = "".join(said(output) for output in outputs(read(ROOT / "notebooks/03_tuning.ipynb")))
+    found = benchmark.compare_tuned()
+    assert f"verdict: {found['verdict']}" in shown
+    assert f"{100 * found['difference']['mean']:+.3f} points" in shown
+    kept = json.loads((ROOT / "models/best_hyperparameters.json").read_text())
+    assert kept["values"] == tuning.best_trial()["values"]

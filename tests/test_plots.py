@@ -63,7 +63,7 @@ def texts(figure: Figure) -> list[str]:
 def test_figures_are_closed_titled_legible_and_as_wide_as_github_shows(draw, tmp_path):
     figure = draw()
     assert isinstance(figure, Figure) and plt.get_fignums() == []
-    assert "T" in texts(figure)
+    assert any(text.startswith("T") for text in texts(figure))
     sizes = [text.get_fontsize() for text in figure.findobj(plt.Text) if text.get_text()]
     assert min(sizes) >= 9
     path = plots.save_figure(figure, tmp_path / "new" / "figure.png")
