@@ -190,7 +190,7 @@ def results_table(folder: Path) -> str:
         "| recipe | states | test accuracy: mean ± sd (seeds), 95% interval | training | verdict |",
         "| --- | --- | --- | --- | --- |",
         *(_result_row(name, row, times) for name, row in rows.items()),
-        f"\nThe network that `02_training` publishes, a run of its own: "
+        f"\nThe network that `04_evaluation` opens, `{published['model']}`, is a run of its own: "
         f"{published['test']['accuracy']:.2%} of the test images right (Wilson's 95% interval for "
         f"the draw of images: {low:.2%} to {high:.2%}), loss {published['test']['loss']:.4f}.",
     ]
@@ -245,7 +245,7 @@ LESSONS = {
     "01_eda": "what is in the data, and how far two methods get without a network",
     "02_training": "build, train, save, load; networks in seconds; what five recipes score",
     "03_tuning": "a search space, three tuners at equal cost, and whether the winner is any better",
-    "04_evaluation": "the test set, once: score with interval, confusion matrix, mistakes",
+    "04_evaluation": "the test set, once: intervals, whose mistakes, confidence, robustness",
 }
 
 

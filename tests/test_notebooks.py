@@ -14,7 +14,7 @@ SMALL = {
     "01_eda": {"TSNE_IMAGES": 200, "BASELINE_IMAGES": 500, "STYLES": 3},
     "02_training": {"EPOCHS": 2, "FILTERS": (8, 8, 8), "DENSE_UNITS": 32, "SAVE_LEGACY_H5": True},
     "03_tuning": {"TRIALS": 2, "EPOCHS": 1, "IMAGES": 200},
-    "04_evaluation": {"GALLERY": 8},
+    "04_evaluation": {"GALLERY": 8, "EVERY": 6, "ATTACKED": 8, "MAPPED": 200},
 }
 each_book = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 
@@ -122,7 +122,7 @@ def test_small_runs_write_models_figures_and_numbers(executed):
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "model_architecture.png", "training_history.png", "confusion_matrix.png",
         "sample_predictions.png", "misclassified_samples.png", "tuning_progress.png",
-        "tuning_parallel.png",
+        "tuning_parallel.png", "calibration.png", "robustness.png",
     }  # fmt: skip
     history = json.loads((folder / "models/training_history.json").read_text())
     assert len(history["epochs"]["val_loss"]) == 2
@@ -148,7 +148,7 @@ def test_a_loaded_model_answers_as_the_one_in_memory(executed):
 
 def test_evaluation_says_which_model_it_opened(executed):
     text = "".join(said(output) for output in outputs(executed[1]["04_evaluation"]))
-    assert "mnist_cnn_final.keras on 360 test images of sample digits" in text
+    assert "mnist_cnn_final.keras" in text and "of 360 images are wrong" in text
 
 
 def test_training_shows_the_committed_results():
