@@ -203,8 +203,10 @@ def tuned(digits: data.DigitData, folder: Path = tuning.FOLDER) -> None:
             try:
                 _read_run(path, recipe)
                 continue
-            except (FileNotFoundError, ValueError):
+            except FileNotFoundError:
                 pass
+            except ValueError as error:
+                print(f"{error} It is run again.", flush=True)
             keras.utils.clear_session()
             trained = training.train(recipe, digits.x_train, digits.y_train, seed)
             images = data.scale_images(digits.x_train[held])
@@ -288,7 +290,7 @@ def audit(digits: data.DigitData, path: Path = MODELS / "audit.json", folds: int
         probabilities[out] = model.predict(images, batch_size=500, verbose=0)
         print(f"fold {fold + 1} of {folds}", flush=True)
     quality = get_label_quality_scores(labels, probabilities)
-    ranked = np.argsort(quality)[:100]
+    ranked = np.argsort(quality, kind="stable")[:100]
     suspects = [
         {
             "row": int(row),

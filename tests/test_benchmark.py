@@ -342,4 +342,41 @@ def test_the_winner_and_fast_are_trained_in_turn_and_not_twice(
     assert capsys.readouterr().out == ""
     (tmp_path / "compared/fast-0.json").write_text("{")
     benchmark.tuned(sample, tmp_path)
-    assert capsys.readouterr().out.startswith("fast-0.json: ")
+    assert capsys.readouterr().out.startswith("fast-0.json: damaged")
+
+
+def test_the_audit_reads_each_image_with_a_network_that_was_not_trained_on_it(
+    tmp_path, monkeypatch
+):
+    """Networks that know the true digit, kept in an image's first pixel, of images that they
+    were not trained on: the two wrong labels come first."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 100, (400, 28, 28), dtype=np.uint8)
+    truth = np.arange(400) % 10
+    images[:, 0, 0] = 20 * truth
+    labels = truth.copy()
+    labels[[17, 230]] = [3, 4]
+
+    class Knows:
+        def __init__(self, fitted):
+            self.fitted = {image.tobytes() for image in data.scale_images(fitted)}
+
+        def predict(self, scaled, **_):
+            assert not self.fitted & {image.tobytes() for image in scaled}
+            digits = np.round(scaled[:, 0, 0, 0] * 255 / 20).astype(int)
+            return 0.9 * np.eye(10)[digits] + 0.01
+
+    def train(recipe, fitted, fitted_labels, seed):
+        assert len(fitted) == len(fitted_labels) == 320
+        return benchmark.training.Trained(Knows(fitted), {}, 0.0, None, None)
+
+    monkeypatch.setattr(benchmark.training, "train", train)
+    digits = data.DigitData(images, labels, images[:1], labels[:1], "made up")
+    benchmark.audit(digits, tmp_path / "audit.json")
+    found = json.loads((tmp_path / "audit.json").read_text())
+    assert [s["row"] for s in found["suspects"][:2]] == [17, 230]
+    first = found["suspects"][0]
+    assert (first["label"], first["predicted"]) == (3, 7)
+    assert first["probability"] == pytest.approx(0.91) and first["quality"] == pytest.approx(0.01)
+    assert found["accuracy"] == 398 / 400 and found["above_threshold"] == 2
+    assert len(found["suspects"]) == 100 and found["images"] == 400

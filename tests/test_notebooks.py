@@ -167,3 +167,13 @@ def test_tuning_shows_the_committed_comparison():
     assert f"{100 * found['difference']['mean']:+.3f} points" in shown
     kept = json.loads((ROOT / "models/best_hyperparameters.json").read_text())
     assert kept["values"] == tuning.best_trial()["values"]
+
+
+def test_evaluation_shows_the_committed_numbers():
+    shown = "".join(said(o) for o in outputs(read(ROOT / "notebooks/04_evaluation.ipynb")))
+    found = json.loads((ROOT / "models/evaluation.json").read_text())
+    assert f"models/{found['model']}" in shown
+    assert f"{found['test']['errors']} of 10,000 images are wrong" in shown
+    assert f"temperature {found['temperature']:.2f}" in shown
+    right, total = found["relabelled"]["without the fifteen"]
+    assert f"({total - right} of {total:,} wrong)" in shown
