@@ -177,9 +177,9 @@ def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> dict:
-    """Images by rising confidence in bins of equal number: arrays n, confidence (mean) and
-    accuracy per bin, and `error`, the expected calibration error: the mean over images of
-    |accuracy - confidence| of their bin.
+    """Images by rising confidence in bins of equal number: arrays n, confidence (mean), accuracy,
+    low and high (its 95% Wilson interval) per bin, and `error`, the expected calibration error:
+    the mean over images of |accuracy - confidence| of their bin.
 
     Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
     binning" (2015); bins of equal mass after Nguyen and O'Connor (2015), since nearly all
@@ -192,8 +192,12 @@ def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, bins: int = 
     n = np.array([len(part) for part in parts])
     means = np.array([confidence[part].mean(dtype=float) for part in parts])
     shares = np.array([right[part].mean() for part in parts])
+    pairs = zip(parts, n, strict=True)
+    low, high = np.array([accuracy_interval(int(right[part].sum()), m) for part, m in pairs]).T
     error = float(np.sum(n * np.abs(shares - means)) / n.sum())
-    return {"n": n, "confidence": means, "accuracy": shares, "error": error}
+    return {
+        "n": n, "confidence": means, "accuracy": shares, "low": low, "high": high, "error": error,
+    }  # fmt: skip
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -33,6 +33,7 @@ DIGIT_COLOURS = (
     "#222222",
 )
 INK = "Greys"  # colour map of digits: 0 is paper, 1 is ink
+SHADE = "#DDEFE6"  # of a range, behind lines
 COUNTS = "Blues"  # colour map of counts and densities
 WIDTH = 8.0  # inches; with DPI 110 the width that GitHub shows
 DPI = 110
@@ -87,16 +88,18 @@ def plot_digits(
     title: str = "",
     colours: Sequence[str] | None = None,
     row_labels: Sequence[str] | None = None,
+    size: float = 11,
 ) -> Figure:
-    """A grid of images (n, 28, 28), each under its own title, with a label before each row."""
+    """A grid of images (n, 28, 28), each under its own title (of `size` points), with a label
+    before each row."""
     if len(images) == 0:
         figure = plt.figure(figsize=(WIDTH, 0.8))
         figure.suptitle(f"{title}: none")
         return figure
     rows = -(-len(images) // columns)
     tall = 0.28 if titles is not None else 0.06
-    size = (WIDTH, rows * (WIDTH / columns + tall) + (0.45 if title else 0.1))
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    figsize = (WIDTH, rows * (WIDTH / columns + tall) + (0.45 if title else 0.1))
+    figure, axes = plt.subplots(rows, columns, figsize=figsize, squeeze=False)
     largest = max(float(np.max(images)), 1e-9)
     for i, ax in enumerate(axes.flat):
         if i >= len(images):
@@ -104,7 +107,7 @@ def plot_digits(
             continue
         _show_digit(ax, images[i], vmin=0, vmax=largest)
         if titles is not None:
-            ax.set_title(titles[i], fontsize=11, color=colours[i] if colours else "black", pad=3)
+            ax.set_title(titles[i], fontsize=size, color=colours[i] if colours else "black", pad=3)
     for ax, label in zip(axes[:, 0], row_labels or (), strict=False):
         ax.set_ylabel(label, rotation=0, ha="right", va="center")
     figure.suptitle(title)
@@ -142,8 +145,8 @@ def plot_ink(ink: np.ndarray, labels: np.ndarray, title: str = "") -> Figure:
 def plot_embedding(
     points: np.ndarray, labels: np.ndarray, title: str = "", marked: np.ndarray | None = None
 ) -> Figure:
-    """Points (n, 2), coloured by digit, with the digit written where its points are most among
-    themselves; those that are `marked` (booleans) as black crosses."""
+    """Points (n, 2), coloured by digit, with the digit written large where its points are most
+    among themselves; and in a frame at each point that is `marked` (booleans)."""
     figure, ax = plt.subplots(figsize=(WIDTH, 6.4))
     near = cKDTree(points).query(points, min(60, len(points)))[1]
     purity = (labels[near] == labels[:, np.newaxis]).mean(axis=1)
@@ -155,8 +158,9 @@ def plot_embedding(
             x, y, str(digit), fontsize=20, weight="bold", ha="center", va="center",
             path_effects=[withStroke(linewidth=4, foreground="white")],
         )  # fmt: skip
-    if marked is not None:
-        ax.plot(*points[marked].T, "x", color="black", ms=7, mew=1.8)
+    frame = {"boxstyle": "square,pad=0.1", "facecolor": "white", "lw": 0.8}
+    for i in np.flatnonzero(marked) if marked is not None else ():
+        ax.text(*points[i], str(labels[i]), fontsize=9, ha="center", va="center", bbox=frame)
     ax.set(xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
     return figure
@@ -238,6 +242,8 @@ def plot_digit_accuracy(rows: list[dict], title: str = "") -> Figure:
     overall = 100 * (1 - sum(row["errors"] for row in rows) / total)
     ax.axhline(overall, color="black", lw=1, ls="--", label=f"all digits: {overall:.2f}%")
     ax.margins(y=0.2)
+    low, high = ax.get_ylim()
+    ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= min(high, 100.001)])
     ax.set(xticks=range(CLASSES), xlabel="digit (wrong of all written below)",
            ylabel="accuracy, 95% interval", title=title)  # fmt: skip
     ax.yaxis.set_major_formatter("{x:.4g}%")
@@ -407,7 +413,7 @@ def plot_mistakes(
     title: str = "",
 ) -> Figure:
     """Every mistake with true → predicted, its confidence, and the runner-up; where people
-    `rejected` the printed label, a star and another colour."""
+    `rejected` the printed label, a star, and black."""
     order = np.argsort(-probabilities, axis=1)
     titles = [
         f"{true} → {first}{' *' if star else ''}\n{100 * p[first]:.0f}%, then {second}"
@@ -415,48 +421,67 @@ def plot_mistakes(
             labels, order[:, :2], probabilities, rejected, strict=True
         )
     ]
-    colours = [BLUE if star else RED for star in rejected]
-    return plot_digits(images, titles, columns=8, title=title, colours=colours)
+    colours = ["black" if star else RED for star in rejected]
+    return plot_digits(images, titles, columns=8, title=title, colours=colours, size=10)
 
 
 @_styled
 def plot_calibration(bins: dict[str, dict], coverage: dict, title: str = "") -> Figure:
-    """Left: accuracy against confidence per bin, for each name in `bins` (as
-    evaluation.calibration_bins gives them). Right: the share wrong among the images answered
-    against the share refused; `coverage`: name -> (share answered, accuracy)."""
+    """Left: the share wrong, with its interval, against 1 - confidence per bin, for each name in
+    `bins` (as evaluation.calibration_bins gives them). Right: the share wrong among the images
+    answered against the share refused; `coverage`: name -> (share answered, accuracy)."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.9))
-    left.plot([0, 1], [0, 1], color="0.6", lw=1)
     looks = list(zip((BLUE, ORANGE, GREEN), "osD", strict=True))
-    for (name, found), (colour, marker) in zip(bins.items(), looks, strict=False):
-        left.plot(found["confidence"], found["accuracy"], marker, color=colour, alpha=0.8,
-                  label=f"{name}: {100 * found['error']:.2f} points off")  # fmt: skip
-    lowest = min(min(*found["confidence"], *found["accuracy"]) for found in bins.values())
-    left.set(xlim=(lowest - 0.02, 1.005), ylim=(lowest - 0.02, 1.005), xlabel="confidence",
-             ylabel="share right", title="as sure as right?")  # fmt: skip
-    left.legend(loc="lower right", fontsize=9)
+    _draw_bins(left, bins, looks)
+    left.set(xscale="log", yscale="log", xlabel="1 - confidence (%)", ylabel="wrong (%)",
+             title="as sure as right?")  # fmt: skip
+    for axis in (left.xaxis, left.yaxis):
+        axis.set_major_formatter("{x:g}")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=9)
     for (name, (answered, accuracy)), (colour, _) in zip(coverage.items(), looks, strict=False):
         right.plot(100 * (1 - answered), 100 * (1 - accuracy), color=colour, lw=2, label=name)
     right.set(xlim=(0, 5), ylim=(0, None), xlabel="refused, the least sure first (%)",
               ylabel="wrong among the rest (%)", title="what refusing buys")  # fmt: skip
+    right.legend(fontsize=9)
     for ax in (left, right):
         ax.grid(color="0.9")
     figure.suptitle(title)
     return figure
 
 
+def _draw_bins(ax, bins: dict[str, dict], looks: list, floor: float = 0.02) -> None:
+    """Wrong (%) against 1 - confidence (%) per bin, for logarithmic axes. What is below `floor`
+    is drawn at the edge, a share of 0 with an open marker."""
+    ax.plot([floor, 100], [floor, 100], color="0.6", lw=1, label="as sure as right")
+    for (name, found), (colour, marker) in zip(bins.items(), looks, strict=False):
+        unsure, wrong, low, high = (
+            np.maximum(100 * (1 - found[key]), floor)
+            for key in ("confidence", "accuracy", "high", "low")
+        )
+        ax.vlines(unsure, low, high, color=colour, lw=1, alpha=0.6)
+        some = found["accuracy"] < 1
+        for chosen, fill in ((some, colour), (~some, "white")):
+            ax.plot(unsure[chosen], wrong[chosen], marker, color=colour, mfc=fill, clip_on=False)
+        off = f"{name}: {100 * found['error']:.2f} points off"
+        ax.plot([], [], marker, color=colour, label=off)
+    ax.set(xlim=(floor, 100), ylim=(floor, 100))
+
+
 @_styled
-def plot_robustness(curves: dict[str, dict], ranges: dict, units: dict, title: str = "") -> Figure:
+def plot_robustness(
+    curves: dict[str, dict], ranges: dict, units: dict, title: str = "", shaded: str = "trained on"
+) -> Figure:
     """A panel per disturbance: accuracy (%) against strength, a line per model.
 
     `curves`: disturbance -> model -> (strengths, accuracies from 0 to 1). `ranges`:
-    disturbance -> (low, high) that training covered, shaded. `units`: the x axes' labels.
+    disturbance -> (low, high), shaded, which the legend calls `shaded`. `units`: x axes' labels.
     """
     rows = -(-len(curves) // 3)
     figure, axes = plt.subplots(rows, 3, figsize=(WIDTH, 2.35 * rows), sharey=True)
     looks = list(zip((GREY, ORANGE, BLUE, RED, GREEN), "sDo^v", strict=True))
     for ax, (name, models) in zip(axes.flat, curves.items(), strict=False):
         if name in ranges:
-            ax.axvspan(*ranges[name], color="0.9", zorder=0)
+            ax.axvspan(*ranges[name], color=SHADE, zorder=0)
         for (model, (x, y)), (colour, marker) in zip(models.items(), looks, strict=False):
             ax.plot(x, 100 * np.asarray(y), marker, ls="-", ms=4, color=colour, label=model)
         ax.set(title=name, xlabel=units[name], ylim=(0, 103))
@@ -466,8 +491,11 @@ def plot_robustness(curves: dict[str, dict], ranges: dict, units: dict, title: s
     for ax in axes.flat[len(curves) :]:
         ax.axis("off")
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    spare = axes.flat[-1] if len(curves) < axes.size else axes.flat[0]
-    spare.legend(handles, labels, loc="center" if len(curves) < axes.size else "best")
+    if ranges:
+        handles, labels = [*handles, plt.Rectangle((0, 0), 1, 1, color=SHADE)], [*labels, shaded]
+    room = len(curves) < axes.size
+    legend = axes.flat[-1 if room else 0].legend(handles, labels, loc="right" if room else "best")
+    legend.set_in_layout(not room)  # it may reach into the empty panel before
     figure.suptitle(title)
     return figure
 
@@ -504,12 +532,13 @@ def plot_maps(maps: np.ndarray, columns: int = 16, signed: bool = False, title: 
 
 @_styled
 def plot_heat(
-    images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str = ""
-) -> Figure:
-    """Digits in grey under the places that spoke for an answer, `heat` (n, 28, 28) in [0, 1]."""
-    columns = 6
+    images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str = "",
+    columns: int = 6, row_labels: Sequence[str] = (),
+) -> Figure:  # fmt: skip
+    """Digits in grey under the places that spoke for an answer, `heat` (n, 28, 28) in [0, 1],
+    with a label before each row."""
     rows = -(-len(images) // columns)
-    size = (WIDTH, rows * (WIDTH / columns + 0.34) + 0.45)
+    size = (WIDTH, rows * (WIDTH / max(columns, 6) + 0.34) + 0.45)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for ax in axes.flat[len(images) :]:
         ax.axis("off")
@@ -517,5 +546,88 @@ def plot_heat(
         _show_digit(ax, image, vmin=0, vmax=1.6)
         ax.imshow(np.ones_like(warm), cmap="Oranges", vmin=0, vmax=1.4, alpha=0.75 * warm)
         ax.set_title(text, fontsize=10, pad=3)
+    for ax, label in zip(axes[:, 0], row_labels, strict=False):
+        ax.set_ylabel(label, rotation=0, ha="right", va="center")
+    figure.suptitle(title)
+    return figure
+
+
+@_styled
+def plot_pictures(
+    pictures: Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    columns: int = 6,
+    title: str = "",
+    boxes: dict[int, Sequence[tuple]] | None = None,
+) -> Figure:
+    """Photos as they are: grey (h, w) in [0, 1] or RGB (h, w, 3), with a title each. `boxes`: for
+    the number of a picture, (left, top, right, bottom, text) of frames to draw in it."""
+    rows, columns = -(-len(pictures) // columns), min(columns, len(pictures))
+    tall = max(np.shape(picture)[0] / np.shape(picture)[1] for picture in pictures)
+    size = (WIDTH, rows * (tall * WIDTH / columns + 0.3) + 0.3 * bool(title))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for ax in axes.flat[len(pictures) :]:
+        ax.axis("off")
+    for i, (ax, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(titles[i] if titles else "", fontsize=10)
+        for spine in ax.spines.values():
+            spine.set(visible=True, color="0.8")
+        for left, top, right, bottom, text in (boxes or {}).get(i, ()):
+            ax.add_patch(
+                plt.Rectangle((left, top), right - left, bottom - top, fill=False, ec=BLUE, lw=1.5)
+            )
+            ax.text(left, top, text, color=BLUE, va="bottom", fontsize=12)
+    figure.suptitle(title)
+    return figure
+
+
+@_styled
+def plot_ways(table: dict[str, dict[str, dict]], title: str = "", xlabel: str = "") -> Figure:
+    """A row per kind, a mark per way: accuracy in % with its 95% interval. `table`: kind -> way
+    -> {"accuracy": 0 to 1, "interval": (low, high)}."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.4 + 0.42 * len(table)))
+    looks = list(zip((GREY, ORANGE, GREEN, BLUE, RED), "sD^ov", strict=True))
+    ways = list(next(iter(table.values())))
+    for j, (way, (colour, marker)) in enumerate(zip(ways, looks, strict=False)):
+        found = [row[way] for row in table.values()]
+        x = np.array([100 * row["accuracy"] for row in found])
+        ends = np.array([row["interval"] for row in found]).T * 100
+        y = np.arange(len(table)) + 0.12 * (j - (len(ways) - 1) / 2)
+        reach = np.abs(ends - x)
+        ax.errorbar(x, y, xerr=reach, fmt=marker, ms=6, color=colour, elinewidth=1, label=way)
+    ax.set(yticks=range(len(table)), yticklabels=list(table), xlim=(0, 101), title=title)
+    ax.set_xlabel(xlabel or "accuracy (%)")
+    ax.invert_yaxis()
+    ax.grid(axis="x", color="0.9")
+    figure.legend(loc="outside lower center", ncols=len(ways))
+    return figure
+
+
+@_styled
+def plot_exports(rows: list[dict], title: str = "") -> Figure:
+    """Two panels over the rows of models/exports.json: size in kB, and time for one image in
+    ms on a logarithmic axis with quartiles."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.9 + 0.4 * len(rows)), sharey=True)
+    names, y = [row["name"] for row in rows], np.arange(len(rows))
+    sizes = [row["bytes"] / 1000 for row in rows]
+    times = np.array([row["milliseconds"] for row in rows])
+    ends = np.array([row["quartiles"] for row in rows]).T
+    for bar in left.barh(y, sizes, color=BLUE, height=0.6):
+        left.annotate(
+            f"{bar.get_width():,.0f}", (bar.get_width(), bar.get_y() + 0.3), (3, 0),
+            textcoords="offset points", va="center", fontsize=9,
+        )  # fmt: skip
+    left.set(yticks=y, yticklabels=names, xlabel="size (kB)", xlim=(0, 1.2 * max(sizes)))
+    left.invert_yaxis()
+    right.errorbar(times, y, xerr=np.abs(ends - times), fmt="o", color=RED, elinewidth=1)
+    for at, time in zip(y, times, strict=True):
+        right.annotate(
+            f"{time:.3g}", (time, at), (0, 6), textcoords="offset points", ha="center", fontsize=9
+        )
+    right.set(xscale="log", xlabel="one image (ms), median and quartiles")
+    right.margins(x=0.12, y=0.12)
+    right.grid(axis="x", color="0.9")
     figure.suptitle(title)
     return figure

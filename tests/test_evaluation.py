@@ -247,6 +247,8 @@ def test_calibration_bins_hold_equal_numbers_and_a_known_error():
     assert found["n"].tolist() == [150, 150]
     np.testing.assert_allclose(found["confidence"], [0.6, 0.9])
     np.testing.assert_allclose(found["accuracy"], [0.8, 1.0])
+    ends = np.transpose([wilson(120, 150), wilson(150, 150)])
+    np.testing.assert_allclose([found["low"], found["high"]], ends)
     assert found["error"] == pytest.approx((0.2 + 0.1) / 2)
 
 

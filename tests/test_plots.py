@@ -120,6 +120,8 @@ def test_digit_accuracy_shows_each_interval_and_the_mean():
     rows = evaluation.accuracy_per_digit(LABELS, PROBABILITIES.argmax(1))
     shown = texts(plots.plot_digit_accuracy(rows))
     assert "1 of\n3" in shown and "all digits: 95.83%" in shown
+    ticks = plots.plot_digit_accuracy(rows).axes[0].get_yticks()
+    assert len(ticks) > 2 and max(ticks) == 100
 
 
 def test_architecture_names_each_layer_with_its_parameters():
@@ -166,6 +168,16 @@ def test_every_mistake_shows_its_runner_up_and_a_star_where_the_label_was_reject
     figure = plots.plot_mistakes(IMAGES, LABELS, PROBABILITIES, np.arange(24) == 3, "T")
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[3] == "3 → 8 *\n82%, then 0" and titles[4] == "4 → 4\n82%, then 0"
+    colours = [ax.title.get_color() for ax in figure.axes[3:5]]
+    assert len(set(colours)) == 2 and plots.BLUE not in colours  # blue means right
+
+
+def test_titles_of_sure_mistakes_keep_clear_of_each_other():
+    figure = plots.plot_mistakes(IMAGES[:8], LABELS[:8], np.eye(10)[[1] * 8], [True] * 8, "T")
+    figure.draw_without_rendering()
+    boxes = [ax.title.get_window_extent() for ax in figure.axes]
+    assert figure.axes[0].get_title().endswith("100%, then 0")
+    assert all(left.x1 + 5 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
 
 
 def test_calibration_is_refusal_and_error_in_percent():
@@ -173,8 +185,26 @@ def test_calibration_is_refusal_and_error_in_percent():
     left, right = plots.plot_calibration({"as it is": BINS}, covered, "T").axes
     (line,) = right.lines
     np.testing.assert_allclose(line.get_xydata(), [[4, 0], [0, 10]], atol=1e-9)
-    label = left.get_legend().get_texts()[0].get_text()
-    assert label == f"as it is: {100 * BINS['error']:.2f} points off"
+    figure = left.figure
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["as sure as right", f"as it is: {100 * BINS['error']:.2f} points off"]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["as it is"]
+
+
+def test_calibration_draws_a_bin_without_mistakes_open_and_at_the_edge():
+    bins = {
+        "confidence": np.array([0.9, 0.99]), "accuracy": np.array([0.8, 1]),
+        "low": np.array([0.7, 0.98]), "high": np.array([0.85, 1]), "error": 0.1,
+    }  # fmt: skip
+    covered = {"it": (np.array([1]), np.array([0.9]))}
+    left = plots.plot_calibration({"it": bins}, covered, "T").axes[0]
+    assert (left.get_xscale(), left.get_yscale()) == ("log", "log")
+    some, none = left.lines[1:3]
+    np.testing.assert_allclose(some.get_xydata(), [[10, 20]])
+    np.testing.assert_allclose(none.get_xydata(), [[1, left.get_ylim()[0]]])
+    assert (some.get_markerfacecolor(), none.get_markerfacecolor()) == (plots.BLUE, "white")
+    spans = [segment[:, 1] for segment in left.collections[0].get_segments()]
+    np.testing.assert_allclose(spans, [[15, 30], [left.get_ylim()[0], 2]])
 
 
 def test_robustness_shades_the_trained_range_of_its_panel_only():
@@ -183,3 +213,27 @@ def test_robustness_shades_the_trained_range_of_its_panel_only():
     assert shaded == [[], [pytest.approx(0.2)], [], []]
     assert [line.get_label() for line in axes[0].lines] == ["one", "other"]
     np.testing.assert_allclose(axes[0].lines[1].get_ydata(), [100, 70])
+
+
+def test_robustness_says_what_is_shaded_where_anything_is():
+    for ranges, labels in (({"b": (0.2, 0.4)}, ["one", "other", "seen"]), ({}, ["one", "other"])):
+        figure = plots.plot_robustness(CURVES, ranges, dict.fromkeys("abcd", "u"), shaded="seen")
+        legends = [ax.get_legend() for ax in figure.axes if ax.get_legend()]
+        assert [text.get_text() for text in legends[0].get_texts()] == labels
+        line_colours = {line.get_color() for line in figure.axes[0].lines}
+        assert plots.SHADE not in line_colours
+
+
+def test_marked_points_show_their_digit():
+    points = rng.normal(size=(24, 2))
+    marked = np.arange(24) == 13
+    (text,) = [t for t in plots.plot_embedding(points, LABELS, "T", marked).axes[0].texts
+               if t.get_bbox_patch()]  # fmt: skip
+    assert text.get_text() == "3" and text.get_position() == pytest.approx(tuple(points[13]))
+
+
+def test_heat_maps_have_labelled_rows_of_any_length():
+    heat = np.zeros((4, 28, 28))
+    figure = plots.plot_heat(IMAGES[:4], heat, list("abcd"), columns=2, row_labels=["x", "y"])
+    assert [ax.get_ylabel() for ax in figure.axes] == ["x", "", "y", ""]
+    assert [ax.get_title() for ax in figure.axes] == list("abcd")
