@@ -5,8 +5,10 @@ Images are float (n, 28, 28, 1) in [0, 1], ink 1 on paper 0; results have the sa
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from scipy import ndimage
+from skimage.morphology import skeletonize
 
 from src.config import IMAGE_SHAPE
 
@@ -107,3 +109,269 @@ def disturb(images: np.ndarray, name: str, strength: float, seed: int = 0) -> np
         raise ValueError(f"no disturbance named {name!r}; there are {', '.join(DISTURBANCES)}.")
     change, _, _, neutral = DISTURBANCES[name]
     return images if strength == neutral else change(images, strength, np.random.default_rng(seed))
+
+
+# --- spoilt images: what may lie over, under or between -----------------------------------------
+
+
+def invert(images: np.ndarray, rng=None) -> np.ndarray:
+    """Dark ink on white paper, as most files have it."""
+    return 1 - images
+
+
+def motion_blur(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Smeared along seven pixels, in a direction of its own for each image."""
+    out = np.empty_like(images)
+    for image, result, angle in zip(images, out, rng.uniform(0, 180, len(images)), strict=True):
+        kernel = np.zeros((9, 9), np.float32)
+        kernel[4, 1:8] = 1
+        kernel = cv2.warpAffine(kernel, cv2.getRotationMatrix2D((4, 4), angle, 1), (9, 9))
+        result[..., 0] = cv2.filter2D(image[..., 0], -1, kernel / kernel.sum())
+    return out
+
+
+def pepper(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One pixel in eight black or white."""
+    chance = rng.random(images.shape)
+    return np.where(chance < 1 / 16, 0, np.where(chance > 15 / 16, 1, images)).astype(np.float32)
+
+
+def fog(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A pale cloud over everything: up to 0.7 light, with half of the digit's contrast left."""
+    coarse = rng.uniform(0, 1, (len(images), 4, 4))
+    clouds = [cv2.resize(field, (28, 28), interpolation=cv2.INTER_CUBIC) for field in coarse]
+    cloud = np.clip(np.array(clouds), 0, 1)[..., np.newaxis]
+    return np.clip(0.5 * images + 0.2 + 0.5 * cloud * (1 - 0.5 * images), 0, 1).astype(np.float32)
+
+
+def stripe(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Light and dark exchanged in a band eight pixels wide."""
+    out = images.copy()
+    for image, first in zip(out, rng.integers(4, 17, len(out)), strict=True):
+        image[:, first : first + 8] = 1 - image[:, first : first + 8]
+    return out
+
+
+def zigzag(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A jagged line drawn from side to side over the digit."""
+    out = images.copy()
+    for image in out:
+        rows = rng.integers(4, 24) + np.tile([-3, 3], 4)
+        line = np.stack([np.linspace(0, 27, 8), rows], 1).astype(np.int32)
+        image[..., 0] = np.maximum(image[..., 0], _drawn(line))
+    return out
+
+
+def dotted_line(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Seven dots in a row across the digit."""
+    out = images.copy()
+    for image in out:
+        ends = rng.integers(3, 25, 2)
+        sheet = np.zeros((28, 28), np.uint8)
+        for x, y in zip(np.linspace(2, 25, 7), np.linspace(*ends, 7), strict=True):
+            cv2.circle(sheet, (round(x), round(y)), 1, 255, -1)
+        image[..., 0] = np.maximum(image[..., 0], sheet / np.float32(255))
+    return out
+
+
+def edges(images: np.ndarray, rng=None) -> np.ndarray:
+    """Outlines alone, as Canny's detector finds them (1986)."""
+    found = [cv2.Canny((image[..., 0] * 255).astype(np.uint8), 100, 200) for image in images]
+    return np.array(found, np.float32)[..., np.newaxis] / 255
+
+
+def _drawn(line: np.ndarray) -> np.ndarray:
+    sheet = np.zeros((28, 28), np.uint8)
+    return cv2.polylines(sheet, [line], False, 255, 1, cv2.LINE_AA) / np.float32(255)
+
+
+SPOILT: dict[str, Callable] = {  # each: images, rng -> images
+    "noise": lambda images, rng: add_noise(images, 0.3, rng),
+    "pepper": pepper,
+    "blur": lambda images, rng: blur(images, 1.5),
+    "motion blur": motion_blur,
+    "low contrast": lambda images, rng: fade(images, 0.2),
+    "grey paper": lambda images, rng: 0.5 + 0.5 * images,
+    "fog": fog,
+    "inverted": invert,
+    "stripe": stripe,
+    "zigzag": zigzag,
+    "dotted line": dotted_line,
+    "edges": edges,
+}
+
+
+def scribbles(n: int, seed: int = 0) -> np.ndarray:
+    """`n` pictures, uint8 (n, 112, 112), dark on light, that show no digit: closed and open
+    curves through six to nine places at random."""
+    rng, out = np.random.default_rng(seed), np.full((n, 112, 112), 255, np.uint8)
+    for picture in out:
+        places = rng.uniform(15, 97, (rng.integers(6, 10), 2))
+        fine = np.linspace(0, len(places) - 1, 120)
+        curve = [np.interp(fine, np.arange(len(places)), places[:, axis]) for axis in (0, 1)]
+        curve = ndimage.gaussian_filter1d(np.stack(curve, 1), 3, axis=0)
+        cv2.polylines(
+            picture, [np.rint(curve).astype(np.int32)], rng.random() < 0.5, 0, 5, cv2.LINE_AA
+        )
+    return out
+
+
+def letters(seed: int = 0) -> tuple[np.ndarray, list[str]]:
+    """Capital letters in OpenCV's eight line-drawn fonts, uint8 (208, 112, 112), dark on light,
+    and which letter each is."""
+    rng, pictures, names = np.random.default_rng(seed), [], []
+    for font in range(8):
+        for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
+            sheet = np.full((112, 112), 255, np.uint8)
+            (wide, high), _ = cv2.getTextSize(letter, font, 2.2, 5)
+            corner = ((112 - wide) // 2 + int(rng.integers(-8, 9)), (112 + high) // 2)
+            cv2.putText(sheet, letter, corner, font, 2.2, 0, 5, cv2.LINE_AA)
+            pictures.append(sheet)
+            names.append(letter)
+    return np.array(pictures), names
+
+
+# --- synthetic photos ------------------------------------------------------------------------
+
+PHOTO = {  # the strongest of each; a photo draws its own up to that
+    "size": (0.15, 0.8),  # height of the digit, as a share of the frame
+    "pen": (0.01, 0.04),  # width of the pen, as a share of the digit's height
+    "paper": 60,  # how far, of 255, paper may be from white, shade and tint together
+    "ink": 110,  # how far from black ink may be, each colour for itself
+    "gradient": 0.4,  # share of light lost from one side of the paper to the other
+    "shadow": 0.4,  # share of light lost where a shadow with a soft edge lies
+    "lines": True,  # ruled lines, on half of the photos
+    "rotation": 10,  # degrees
+    "blur": 1.0,  # sd in pixels
+    "noise": 10,  # sd of 255
+    "jpeg": 60,  # lowest quality
+}
+PLAIN = {
+    "size": (0.5, 0.5), "pen": (0.09, 0.09), "paper": 0, "ink": 0, "gradient": 0, "shadow": 0,
+    "lines": False, "rotation": 0, "blur": 0, "noise": 0, "jpeg": 100,
+}  # fmt: skip
+
+KINDS = {  # a photo with one kind of disturbance alone
+    "plain": PLAIN,
+    "small, anywhere": PLAIN | {"size": PHOTO["size"]},
+    "thin pen": PLAIN | {"pen": PHOTO["pen"]},
+    "coloured": PLAIN | {"paper": PHOTO["paper"], "ink": PHOTO["ink"]},
+    "uneven light": PLAIN | {"gradient": PHOTO["gradient"]},
+    "shadow": PLAIN | {"shadow": PHOTO["shadow"]},
+    "ruled lines": PLAIN | {"lines": True},
+    "rotation": PLAIN | {"rotation": PHOTO["rotation"]},
+    "blur and noise": PLAIN | {"blur": PHOTO["blur"], "noise": PHOTO["noise"]},
+    "JPEG": PLAIN | {"jpeg": PHOTO["jpeg"]},
+}
+
+
+def photograph(image: np.ndarray, seed: int, frame: int = 480, **strengths) -> np.ndarray:
+    """A photo, made up, of an MNIST digit written with a pen on paper: uint8 (frame, frame, 3).
+
+    `image`: float (28, 28) or (28, 28, 1) in [0, 1]. `strengths` replace those in PHOTO; see
+    PLAIN for none at all. Same seed, same photo. Raises ValueError for an unknown strength.
+    """
+    unknown = sorted(set(strengths) - set(PHOTO))
+    if unknown:
+        raise ValueError(f"no strength named {unknown[0]!r}; there are {', '.join(PHOTO)}.")
+    how, rng = PHOTO | strengths, np.random.default_rng(seed)
+    height = rng.uniform(*how["size"]) * frame
+    ink = pen_digit(
+        np.squeeze(image), height, rng.uniform(*how["pen"]) * height, rng, how["rotation"]
+    )
+    marks = np.zeros((frame, frame), np.float32)
+    ink = ink[:frame, :frame]
+    top, left = (rng.integers(0, frame - side + 1) for side in ink.shape)
+    marks[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+    paper = 255 - rng.uniform(0, how["paper"]) - rng.uniform(0, how["paper"] / 4 + 1e-9, 3)
+    colour = rng.uniform(0, how["ink"] + 1e-9, 3)
+    scene = np.full((frame, frame, 3), paper, np.float32)
+    if how["lines"] and rng.random() < 0.5:
+        scene = _ruled(scene, rng)
+    scene += marks[..., np.newaxis] * (colour - scene)
+    scene *= _light(frame, how["gradient"], how["shadow"], rng)[..., np.newaxis]
+    return _camera(scene, how, rng)
+
+
+def pen_digit(image: np.ndarray, height: float, pen: float, rng, rotation: float = 0) -> np.ndarray:
+    """The middle line of a digit's strokes, drawn with a round pen `pen` pixels wide: float
+    (h, w), ink 1, no margin; turned by up to `rotation` degrees. `height` is that of the digit
+    before, in pixels; a thinner pen leaves less."""
+    fine = 4 if height < 400 else 2  # drawn larger, then reduced
+    rows, columns = (np.flatnonzero(image.max(axis=a) > 0.3) for a in (1, 0))
+    image = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    wide = cv2.resize(np.pad(image, 2), None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
+    wide = cv2.GaussianBlur(wide, (0, 0), 2)
+    line = skeletonize(wide > 0.55)
+    angle = np.radians(rng.uniform(-rotation, rotation)) if rotation else 0.0
+    factor = fine * height / (8 * len(rows))
+    spine = np.argwhere(line)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    places, joins = _joined(line, spine)
+    places = (places - places.mean(axis=0)) @ turn * factor
+    margin = int(np.ceil(fine * pen / 2)) + fine
+    places = np.rint(places - places.min(axis=0) + margin).astype(int)
+    sheet = np.zeros(places.max(axis=0) + margin + 1, np.uint8)
+    for a, b in joins:
+        cv2.line(
+            sheet,
+            places[a][::-1].tolist(),
+            places[b][::-1].tolist(),
+            255,
+            max(1, round(fine * pen)),
+        )
+    size = [max(1, round(n / fine)) for n in sheet.shape[::-1]]
+    return cv2.resize(sheet, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
+def _joined(line, spine):
+    """The line's pixels as places, smoothed along the line, and pairs of neighbours."""
+    number = -np.ones(np.array(line.shape) + 2, int)
+    number[spine[:, 0] + 1, spine[:, 1] + 1] = np.arange(len(spine))
+    steps = [(0, 1), (1, 0), (1, 1), (1, -1)]
+    joins = []
+    for down, right in steps:
+        other = number[spine[:, 0] + 1 + down, spine[:, 1] + 1 + right]
+        there = np.flatnonzero(other >= 0)
+        joins += [np.stack([there, other[there]], 1)]
+    joins = np.concatenate(joins)
+    places = spine.astype(float)
+    for _ in range(4):  # each place moves to the mean of itself and its neighbours
+        total, count = places.copy(), np.ones(len(places))
+        for a, b in (joins.T, joins.T[::-1]):
+            np.add.at(total, a, places[b])
+            np.add.at(count, a, 1)
+        places = total / count[:, np.newaxis]
+    return places, joins if len(joins) else np.array([[0, 0]])
+
+
+def _ruled(scene: np.ndarray, rng) -> np.ndarray:
+    """Paper with lines, pale blue or grey, up to three degrees off level."""
+    frame = len(scene)
+    step, slope = rng.uniform(0.08, 0.2) * frame, np.tan(np.radians(rng.uniform(-3, 3)))
+    rows, columns = np.mgrid[:frame, :frame]
+    away = (rows - slope * columns + rng.uniform(0, step)) % step
+    line = (away < max(1.0, frame / 300))[..., np.newaxis]
+    return np.where(line, scene * rng.uniform((0.5, 0.6, 0.7), (0.8, 0.85, 0.95)), scene)
+
+
+def _light(frame: int, gradient: float, shadow: float, rng) -> np.ndarray:
+    """Share of full light at each place (frame, frame)."""
+    y, x = np.mgrid[-0.5 : 0.5 : frame * 1j, -0.5 : 0.5 : frame * 1j]
+    angle = rng.uniform(0, 2 * np.pi)
+    along = (np.cos(angle) * x + np.sin(angle) * y) / np.sqrt(2) + 0.5
+    light = 1 - rng.uniform(0, gradient + 1e-9) * along
+    angle, place = rng.uniform(0, 2 * np.pi), rng.uniform(-0.3, 0.3)
+    edge = (np.cos(angle) * x + np.sin(angle) * y - place) / rng.uniform(0.01, 0.1)
+    return light * (1 - rng.uniform(0, shadow + 1e-9) / (1 + np.exp(-np.clip(edge, -30, 30))))
+
+
+def _camera(scene: np.ndarray, how: dict, rng) -> np.ndarray:
+    """What a small camera makes of the scene (h, w, 3) in 0-255: blur, noise, JPEG."""
+    blur = rng.uniform(0, how["blur"] + 1e-9)
+    scene = cv2.GaussianBlur(scene, (0, 0), blur) if blur > 0.1 else scene
+    scene = scene + rng.normal(0, rng.uniform(0, how["noise"] + 1e-9), scene.shape)
+    photo = np.clip(scene, 0, 255).astype(np.uint8)
+    quality = int(rng.integers(how["jpeg"], 101))
+    _, packed = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.ascontiguousarray(cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1])

@@ -17,6 +17,7 @@ from scipy.ndimage import zoom
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from src.augmentation import augment, vary  # noqa: F401 (lessons say data.augment)
 from src.config import CLASSES, IMAGE_SHAPE, ROOT
 
 PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
@@ -349,97 +350,6 @@ def split_fit_select_held(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     return rest[fit], rest[select], held
 
 
-def augment(
-    images, seed, rotation=0.0, scale=0.0, shear=0.0, shift=0.0, elastic=0.0, thickness=0.0,
-    erase=0.0,
-):  # fmt: skip
-    """Each image of a batch (n, 28, 28, 1) changed at random.
-
-    The largest rotation in degrees, change of scale as a share, shear as a tangent and shift
-    in pixels; each is drawn evenly from minus to plus that, per image. All four become one
-    matrix, so pixels are interpolated (bilinearly) once. `elastic` bends the strokes besides:
-    places move by smooth random steps whose sd is that many pixels. `thickness`, at most 1, is
-    how far strokes may go towards what 3x3 dilation or erosion makes of them, and `erase` the
-    largest side, in pixels, of a square of paper. `seed`: two integers; the same seed, the same
-    result. Tensor in, tensor out.
-    """
-    import keras
-    import tensorflow as tf
-
-    draws = tf.random.stateless_uniform((10, tf.shape(images)[0]), seed, -1, 1)
-    angle, slant = draws[0] * rotation * np.pi / 180, draws[1] * shear
-    wide, high = 1 + draws[2] * scale, 1 + draws[3] * scale
-    right, down = draws[4] * shift, draws[5] * shift
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    # from a place in the result to the place in the original that its value is taken from
-    a, b = cos / wide, (cos * slant - sin) / wide
-    c, d = sin / high, (sin * slant + cos) / high
-    middle = (IMAGE_SHAPE[0] - 1) / 2
-    x0 = middle - a * (middle + right) - b * (middle + down)
-    y0 = middle - c * (middle + right) - d * (middle + down)
-    zero = tf.zeros_like(a)
-    matrices = tf.stack([a, b, x0, c, d, y0, zero, zero], axis=1)
-    if elastic:
-        images = _bend(images, matrices, seed, elastic)
-    else:
-        images = keras.ops.image.affine_transform(images, matrices, interpolation="bilinear")
-    if thickness:
-        images = _thicken(images, draws[6] * thickness)
-    return _erase(images, draws[7:10], erase) if erase else images
-
-
-def _bend(images, matrices, seed, size):
-    """Images transformed by matrices (n, 8), each place moved further by a smooth random field:
-    normal draws of sd `size` pixels on a grid of 5x5, bicubic between them.
-
-    After Simard, Steinkraus and Platt, "Best practices for convolutional neural networks"
-    (2003), who smooth a draw per pixel.
-    """
-    import tensorflow as tf
-
-    n, side = tf.shape(images)[0], IMAGE_SHAPE[0]
-    wide = side + 4  # two pixels of paper on either side
-    draws = tf.random.stateless_normal((n, 5, 5, 2), seed) * size
-    moves = tf.image.resize(draws, (side, side), "bicubic")
-    x, y = tf.meshgrid(*[tf.range(side, dtype=tf.float32)] * 2)
-    a, b, x0, c, d, y0 = (matrices[:, i, tf.newaxis, tf.newaxis] for i in range(6))
-    x, y = a * x + b * y + x0 + moves[..., 0], c * x + d * y + y0 + moves[..., 1]
-    left, top = tf.floor(x), tf.floor(y)
-    right, low = x - left, y - top  # shares of the next column and row
-    padded = tf.reshape(tf.pad(images[..., 0], ((0, 0), (2, 2), (2, 2))), (n, wide * wide))
-    column, row = (tf.clip_by_value(tf.cast(at, tf.int32), -2, side) + 2 for at in (left, top))
-    corner = tf.reshape(row * wide + column, (n, side * side))
-
-    def value(step):
-        return tf.reshape(tf.gather(padded, corner + step, batch_dims=1), (n, side, side))
-
-    upper = value(0) * (1 - right) + value(1) * right
-    lower = value(wide) * (1 - right) + value(wide + 1) * right
-    return (upper * (1 - low) + lower * low)[..., tf.newaxis]
-
-
-def _thicken(images, amounts):
-    """Strokes blended with their 3x3 dilation (amounts (n,) up to 1) or erosion (down to -1)."""
-    import tensorflow as tf
-
-    amounts = tf.reshape(amounts, (-1, 1, 1, 1))
-    dilated = tf.nn.max_pool2d(images, 3, 1, "SAME")
-    eroded = -tf.nn.max_pool2d(-images, 3, 1, "SAME")
-    return images + tf.abs(amounts) * (tf.where(amounts > 0, dilated, eroded) - images)
-
-
-def _erase(images, draws, largest):
-    """A square of paper in each image, its side at most `largest` pixels."""
-    import tensorflow as tf
-
-    side = IMAGE_SHAPE[0]
-    places = tf.range(side, dtype=tf.float32)
-    middles = (draws[:2, :, tf.newaxis] + 1) / 2 * (side - 1)
-    reach = tf.abs(draws[2, :, tf.newaxis]) * largest / 2
-    rows, columns = tf.unstack(tf.cast(tf.abs(places - middles) < reach, images.dtype))
-    return images * (1 - rows[:, :, tf.newaxis, tf.newaxis] * columns[:, tf.newaxis, :, tf.newaxis])
-
-
 def make_dataset(
     images: np.ndarray,
     labels: np.ndarray,
@@ -450,7 +360,7 @@ def make_dataset(
 ):
     """A tf.data pipeline of (images, labels) batches, shuffled anew each epoch on request.
 
-    `augmentation` holds arguments of `augment`, applied anew each epoch, too.
+    `augmentation` holds arguments of `augmentation.vary`, applied anew each epoch, too.
 
     `images` float (n, 28, 28, 1) in [0, 1]; `labels` integers (n,) or one-hot (n, 10).
     Raises DataError for another shape or range, or different lengths.
@@ -476,7 +386,7 @@ def make_dataset(
     if augmentation:
         seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
         batches = tf.data.Dataset.zip(batches, seeds).map(
-            lambda batch, pair: (augment(batch[0], pair, **augmentation), batch[1]),
+            lambda batch, pair: vary(*batch, pair, **augmentation),
             tf.data.AUTOTUNE,
         )
     return batches.prefetch(tf.data.AUTOTUNE)

@@ -9,7 +9,7 @@ import inspect
 
 import keras
 
-from src.data import augment
+from src.augmentation import augment
 from src.models import build_cnn
 
 DEFAULTS = {
@@ -159,6 +159,20 @@ RECIPES = {
         "batch_size": 128,
         "epochs": 24,
     },
+    "robust": {
+        "about": "champion's network, for pictures that are not MNIST's",
+        "network": {
+            **FIVE, "filters": (32, 64, 64, 128, 128),
+            "pool": (True, False, True, False, False), "global_pool": True,
+        },
+        **FIVE_CYCLE,
+        "augmentation": {
+            "rotation": 15, "scale": 0.15, "shear": 0.2, "shift": 2.5, "thickness": 0.4,
+            "spoil": 0.15, "outliers": 0.02,
+        },
+        "batch_size": 128,
+        "epochs": 30,
+    },
 }  # fmt: skip
 
 
@@ -239,6 +253,7 @@ def check_recipe(recipe: dict) -> None:
     takes = {"network": build_cnn, "augmentation": augment, "optimizer": keras.optimizers.Adam}
     for field, function in takes.items():
         known = [n for n in inspect.signature(function).parameters if n not in ("images", "seed")]
+        known += ["outliers"] * (field == "augmentation")
         unknown = sorted(set(recipe[field] or ()) - set(known))
         if unknown:
             raise ValueError(f"{field}: no argument {unknown[0]!r}; there are {', '.join(known)}.")

@@ -246,6 +246,7 @@ LESSONS = {
     "02_training": "build, train, save, load; networks in seconds; what five recipes score",
     "03_tuning": "a search space, three tuners at equal cost, and whether the winner is any better",
     "04_evaluation": "the test set, once: intervals, whose mistakes, confidence, robustness",
+    "05_deployment": "photos of handwriting: prepared step by step, read without TensorFlow",
 }
 
 
@@ -261,9 +262,47 @@ def notebooks_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def photos_table(folder: Path) -> str:
+    """README's table of made-up photos, and what the exported network costs."""
+    found, exports = _read_json(folder / "photos.json"), _read_json(folder / "exports.json")
+    together = found["photos"]["all together"]
+    lines = [
+        f"| {next(iter(together.values()))['n']:,} made-up photos of test digits | right "
+        "| wrong, and over 0.9 sure |",
+        "| --- | --- | --- |",
+    ]
+    for way, row in together.items():
+        low, high = row["interval"]
+        lines.append(
+            f"| {way} | **{row['accuracy']:.1%}** ({low:.1%} to {high:.1%}) "
+            f"| {row['wrong_and_sure']:.2%} |"
+        )
+    spoilt = {
+        model: sum(v[model] for k, v in found["spoilt"].items() if k != "none")
+        / (len(found["spoilt"]) - 1)
+        for model in found["spoilt"]["none"]
+    }
+    rows = {row["name"]: row for row in exports["rows"]}
+    small, keras = rows["robust_int8.tflite"], rows["model.predict"]
+    plain, robust = spoilt
+    lines.append(
+        f"\nThe first three rows are read by `champion`. 28 × 28 test images spoilt in "
+        f"{len(found['spoilt']) - 1} ways, as they are: `champion` {spoilt[plain]:.1%}, `robust` "
+        f"{spoilt[robust]:.1%}; on the same images clean, {found['spoilt']['none'][plain]:.2%} and "
+        f"{found['spoilt']['none'][robust]:.2%}. `robust` with 8-bit integers: "
+        f"{small['bytes'] / 1000:.0f} kB instead of {keras['bytes'] / 1000:,.0f}, "
+        f"{small['accuracy']:.2%} of the test images instead of {keras['accuracy']:.2%}, one image "
+        f"in 1/{keras['milliseconds'] / small['milliseconds']:,.0f} of the time of `model.predict`."
+    )
+    return "\n".join(lines)
+
+
+TABLES = {"results": results_table, "photos": photos_table, "notebooks": notebooks_table}
+
+
 def readme_text(text: str, folder: Path) -> str:
     """`text` with the tables between its markers made anew from the JSON in `folder`."""
-    for name, table in (("results", results_table), ("notebooks", notebooks_table)):
+    for name, table in TABLES.items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not block.search(text):
             raise ValueError(f"README.md has no <!-- {name} --> ... <!-- /{name} --> block.")

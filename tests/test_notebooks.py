@@ -15,6 +15,7 @@ SMALL = {
     "02_training": {"EPOCHS": 2, "FILTERS": (8, 8, 8), "DENSE_UNITS": 32, "SAVE_LEGACY_H5": True},
     "03_tuning": {"TRIALS": 2, "EPOCHS": 1, "IMAGES": 200},
     "04_evaluation": {"GALLERY": 8, "EVERY": 6, "ATTACKED": 8, "MAPPED": 200},
+    "05_deployment": {"PHOTOS": 12, "SHOWN": 4},
 }
 each_book = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 
