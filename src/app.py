@@ -100,7 +100,8 @@ def decode_drawing(data: str) -> Image.Image:
 
 def upright(image) -> tuple[Image.Image, tuple[int, int]]:
     """A path, PIL image or uint8 array as it is shown: RGB, upright, at most SHOWN pixels wide
-    and high; and its size before that."""
+    and high; and its width and height before that. For pictures that read_digits has read:
+    nothing is checked here, and Pillow's own errors are raised for others."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     picture = image if isinstance(image, Image.Image) else Image.open(image)

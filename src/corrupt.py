@@ -1,6 +1,8 @@
-"""Disturbances of 28x28 images, each with a strength; numpy and image libraries only.
+"""Disturbances of 28x28 images, spoilt images, and made-up photos, letters and scribbles; numpy
+and image libraries only.
 
-Images are float (n, 28, 28, 1) in [0, 1], ink 1 on paper 0; results have the same form.
+Images of 28x28 are float (n, 28, 28, 1) in [0, 1], ink 1 on paper 0, and stay so when disturbed
+or spoilt. Photos, letters and scribbles are larger, uint8, dark ink on light paper.
 """
 
 from collections.abc import Callable

@@ -111,8 +111,9 @@ def representative_images(
 
 
 def export_all(model: keras.Model, folder: Path, name: str, images: np.ndarray) -> list[Path]:
-    """name.onnx, name.tflite, name_float16.tflite and name_int8.tflite in `folder`; `images` are
-    those for int8."""
+    """Writes `name`.onnx, .tflite, _float16.tflite and _int8.tflite in `folder`, and returns their
+    paths; `images`, float32 (n, 28, 28, 1) in [0, 1], are those for int8. Raises what
+    export_onnx and export_litert do; files written before that stay."""
     made = [export_onnx(model, folder / f"{name}.onnx")]
     for precision in PRECISIONS:
         ending = "" if precision == "float32" else f"_{precision}"
@@ -159,7 +160,9 @@ def compare(
 
 
 def keras_readers(model: keras.Model) -> dict[str, Callable]:
-    """Both ways to ask a Keras model, 500 images at a time."""
+    """Both ways to ask a Keras model, 500 images at a time: `model.predict`, and `model(x)`, which
+    calls the network directly, without the machinery for batches. Each takes images float32
+    (n, 28, 28, 1) in [0, 1] to probabilities float32 (n, 10)."""
 
     def call(images: np.ndarray) -> np.ndarray:
         parts = range(0, len(images), 500)

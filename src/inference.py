@@ -58,8 +58,8 @@ def predict_digit(image, model=None) -> Prediction:
     `image`: a path (always prepared), a PIL image, or an array: (28, 28) or (28, 28, 1) is
     taken as MNIST has it (light ink on 0), uint8 in 0-255 or floats in [0, 1], and not
     changed; any other (h, w) grey, (h, w, 3) RGB or (h, w, 4) RGBA of uint8, uint16 or floats
-    in [0, 1] is prepared. `model`: a Keras model, or a path to a .onnx, .tflite or .keras
-    file; without it the exported `robust` model.
+    in [0, 1] is prepared. `model`: a path to a .onnx, .tflite or .keras file, a function from
+    open_model, or a Keras model; without it the exported `robust` model.
     Raises NoDigitError where there is no ink, PictureError for what is no such picture,
     FileNotFoundError where a file is missing.
     """

@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.spatial import cKDTree
 
 from src.config import CLASSES
@@ -585,24 +585,42 @@ def plot_pictures(
 
 @_styled
 def plot_ways(table: dict[str, dict[str, dict]], title: str = "", xlabel: str = "") -> Figure:
-    """A row per kind, a mark per way: accuracy in % with its 95% interval. `table`: kind -> way
-    -> {"accuracy": 0 to 1, "interval": (low, high)}."""
-    figure, ax = plt.subplots(figsize=(WIDTH, 1.4 + 0.42 * len(table)))
-    looks = list(zip((GREY, ORANGE, GREEN, BLUE, RED), "sD^ov", strict=True))
+    """A row per kind, a mark per way: accuracy in % with its 95% interval; marks from 95% on once
+    more in a panel that enlarges that end. `table`: kind -> way -> {"accuracy": 0 to 1,
+    "interval": (low, high)}."""
     ways = list(next(iter(table.values())))
-    for j, (way, (colour, marker)) in enumerate(zip(ways, looks, strict=False)):
-        found = [row[way] for row in table.values()]
-        x = np.array([100 * row["accuracy"] for row in found])
-        ends = np.array([row["interval"] for row in found]).T * 100
-        y = np.arange(len(table)) + 0.12 * (j - (len(ways) - 1) / 2)
-        reach = np.abs(ends - x)
-        ax.errorbar(x, y, xerr=reach, fmt=marker, ms=6, color=colour, elinewidth=1, label=way)
-    ax.set(yticks=range(len(table)), yticklabels=list(table), xlim=(0, 101), title=title)
-    ax.set_xlabel(xlabel or "accuracy (%)")
-    ax.invert_yaxis()
-    ax.grid(axis="x", color="0.9")
+    starts = [0, 95] if _ways_above(table, ways, 95).any() else [0]
+    figure, axes = plt.subplots(
+        1, len(starts), figsize=(WIDTH, 1.6 + 0.46 * len(table)), sharey=True, squeeze=False,
+        width_ratios=(2, 1)[: len(starts)],
+    )  # fmt: skip
+    looks = list(zip((GREY, ORANGE, GREEN, BLUE, RED), "sD^ov", strict=True))
+    for ax, start in zip(axes.flat, starts, strict=True):
+        shown = _ways_above(table, ways, start)
+        for j, (way, (colour, marker)) in enumerate(zip(ways, looks, strict=False)):
+            found = [row[way] for row in table.values()]
+            x = np.array([100 * row["accuracy"] for row in found])
+            reach = np.abs(np.array([row["interval"] for row in found]).T * 100 - x)
+            y, some = np.arange(len(table)) + 0.19 * (j - (len(ways) - 1) / 2), shown[:, j]
+            ax.errorbar(x[some], y[some], xerr=reach[:, some], fmt=marker, ms=5.5, color=colour,
+                        elinewidth=1, label=None if start else way)  # fmt: skip
+        ax.set(xlim=(start, 100 + (100 - start) / 50), xlabel=xlabel or "accuracy (%)")
+        ax.set_xticks(np.linspace(start, 100, 6))
+        ax.grid(axis="x", color="0.9")
+    axes[0, 0].set(yticks=range(len(table)), yticklabels=list(table))
+    axes[0, 0].invert_yaxis()
+    if len(starts) > 1:
+        axes[0, 1].set_title("enlarged: 95 to 100%", fontsize=11)
+    figure.suptitle(title)
     figure.legend(loc="outside lower center", ncols=len(ways))
     return figure
+
+
+def _ways_above(table: dict[str, dict[str, dict]], ways: list[str], start: float) -> np.ndarray:
+    """Which accuracies are `start` % or more: bool (kinds, ways)."""
+    return np.array(
+        [[100 * row[way]["accuracy"] >= start for way in ways] for row in table.values()]
+    )
 
 
 @_styled
@@ -630,4 +648,52 @@ def plot_exports(rows: list[dict], title: str = "") -> Figure:
     right.margins(x=0.12, y=0.12)
     right.grid(axis="x", color="0.9")
     figure.suptitle(title)
+    return figure
+
+
+@_styled
+def plot_sizes(scores: dict[int, dict[str, Sequence[float]]], title: str = "") -> Figure:
+    """What ensembles of 1, 2, ... members score: for each measure the mean over all subsets of
+    so many, in a band from the best to the worst. `scores`: see ensembles.subset_scores."""
+    labels = {"errors": "errors", "loss": "loss", "calibration_error": "calibration error"}
+    figure, axes = plt.subplots(1, len(labels), figsize=(WIDTH, 3.4))
+    sizes = list(scores)
+    for ax, (key, label) in zip(axes, labels.items(), strict=True):
+        values = [scores[size][key] for size in sizes]
+        low, high = [min(v) for v in values], [max(v) for v in values]
+        ax.fill_between(sizes, low, high, color=BLUE, alpha=0.15, lw=0)
+        ax.plot(sizes, [np.mean(v) for v in values], "o-", color=BLUE, ms=5)
+        ax.set(xlabel="members", title=label)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(axis="y", color="0.9")
+    figure.suptitle(title)
+    return figure
+
+
+@_styled
+def plot_costs(rows: list[dict], title: str = "") -> Figure:
+    """Errors of each network against its parameters, multiply-adds and seconds of an epoch.
+
+    `rows` hold name, errors (of each seed), parameters, multiply_adds, seconds (None where not
+    measured).
+    """
+    costs = {"parameters": "parameters (thousands)", "multiply_adds": "multiply-adds (millions)",
+             "seconds": "seconds of an epoch"}  # fmt: skip
+    scale = {"parameters": 1e3, "multiply_adds": 1e6, "seconds": 1}
+    figure, axes = plt.subplots(1, len(costs), figsize=(WIDTH, 3.8), sharey=True)
+    looks = list(zip((GREY, BLUE, RED, GREEN, ORANGE), "sDo^v", strict=True))
+    for ax, (cost, label) in zip(axes, costs.items(), strict=True):
+        for row, (colour, marker) in zip(rows, looks, strict=False):
+            if row[cost] is not None:
+                at = row[cost] / scale[cost]
+                ax.plot([at] * len(row["errors"]), row["errors"], marker, color=colour, ms=7,
+                        alpha=0.8, label=row["name"])  # fmt: skip
+        ax.set(xlabel=label)
+        ax.margins(x=0.2, y=0.15)
+        ax.grid(axis="y", color="0.9")
+    axes[0].set(ylabel="errors")
+    axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.suptitle(title)
+    figure.legend(handles, names, loc="outside lower center", ncols=len(rows), frameon=False)
     return figure

@@ -1,4 +1,5 @@
-"""Any picture to what MNIST's makers made of theirs; numpy, OpenCV and Pillow only.
+"""Any picture scaled and centred as MNIST's makers did with their scans; numpy, OpenCV and
+Pillow only.
 
 MNIST: binary scans of single digits, the ink's box scaled into 20x20 keeping its shape,
 centred by mass in 28x28 (LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to
@@ -382,13 +383,19 @@ def _line_pixels(mask: np.ndarray, place: float, slope: float) -> tuple[np.ndarr
 
 
 def prepare(image) -> np.ndarray:
-    """Any picture as what the network reads: the largest digit in it, float32 (28, 28)."""
+    """Any picture as what the network reads: the largest digit in it, float32 (28, 28), ink 1 on
+    paper 0. Takes what read_picture does. Raises PictureError for what is no picture,
+    NoDigitError where there is no digit's ink, FileNotFoundError."""
     return find_digits(image, single=True)[0].pixels
 
 
 def stages(image) -> dict[str, np.ndarray]:
-    """What `prepare` goes through, to look at: each step's name and picture, brightness from 0
-    to 1, so that ink is dark."""
+    """What `prepare` goes through, to look at: each step's name and picture, float32 brightness
+    from 0 to 1, so that ink is dark; the sixth shows the digit's box alone, in
+    a square.
+
+    Takes and raises what `prepare` does, but shows noise and pages of text, which that refuses.
+    """
     grey, size = read_picture(image)
     ink = find_ink(grey, small=max(size) < WORK[0] / 2)
     places, found = _components(ink.mask)
@@ -396,20 +403,23 @@ def stages(image) -> dict[str, np.ndarray]:
     (left, top), (right, bottom) = _bounds(found, group)
     kept = np.isin(places, group)
     cut = kept[top:bottom, left:right].astype(np.float32)
+    strokes = _even_strokes(cut)
+    spare = [max(strokes.shape) - side for side in strokes.shape]
     shown = {
         "grey": grey,
         "the paper alone": ink.paper,
         "ink over paper": 1 - ink.strength,
         "ink or not": 1 - ink.mask,
         "the digit's pieces": 1 - kept,
-        "strokes of one width": 1 - _even_strokes(cut),
+        "thin strokes widened": 1 - np.pad(strokes, [(n // 2, n - n // 2) for n in spare]),
         "20x20 in 28x28": 1 - to_mnist(cut),
     }
     return {name: np.asarray(picture, np.float32) for name, picture in shown.items()}
 
 
 class Mark(NamedTuple):
-    """One digit's ink: the 28x28 that the network gets, and its box in the picture."""
+    """One digit's ink: what the network gets, float32 (28, 28), ink 1 on paper 0; and its box,
+    left, top, right, bottom in whole pixels of the upright picture."""
 
     pixels: np.ndarray
     box: tuple[int, int, int, int]
@@ -557,7 +567,8 @@ def _spare_holes(inside: np.ndarray, away: np.ndarray, grow: float):
 
 
 def stroke_width(mask: np.ndarray) -> float:
-    """Median width of strokes in pixels: twice the distance to paper along their middles."""
+    """Median width of strokes in pixels: twice the distance to paper along their middles.
+    `mask`: uint8 (h, w), 1 for ink and 0 for paper; without ink the width is 1."""
     return _middle_width(cv2.distanceTransform(mask, cv2.DIST_L2, 5))
 
 
@@ -567,8 +578,8 @@ def _middle_width(depth: np.ndarray, percentile: float = 50) -> float:
 
 
 def centre(ink: np.ndarray) -> np.ndarray:
-    """Ink (h, w), at most 28x28, in a frame (28, 28) with its centre of mass in the middle, as
-    far as the frame allows."""
+    """Ink, float (h, w), at most 28x28, in a frame float32 (28, 28) with its centre of mass in
+    the middle, as far as the frame allows. Raises ValueError for larger ink, and for none."""
     total = ink.sum()
     out = np.zeros(IMAGE_SHAPE[:2], np.float32)
     corner = []
@@ -583,7 +594,8 @@ def centre(ink: np.ndarray) -> np.ndarray:
 
 
 def squeeze(image) -> np.ndarray:
-    """The usual recipe: grey, inverted where it is bright, resized to 28x28. float32 (28, 28)."""
+    """The usual recipe: grey, inverted where it is bright, resized to 28x28. float32 (28, 28).
+    Takes and raises what read_picture does."""
     grey = read_picture(image).grey
     grey = 1 - grey if grey.mean() > 0.5 else grey
     return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
@@ -591,7 +603,8 @@ def squeeze(image) -> np.ndarray:
 
 def box_and_centre(image) -> np.ndarray:
     """One threshold (Otsu's) for the whole picture, then MNIST's own steps: all that is ink
-    scaled into 20x20 and centred by mass. float32 (28, 28)."""
+    scaled into 20x20 and centred by mass. float32 (28, 28). Takes and raises what read_picture
+    does, and NoDigitError for a picture of one shade."""
     grey = read_picture(image).grey
     levels = ((1 - grey if grey.mean() > 0.5 else grey) * 255).astype(np.uint8)
     mask = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[1]
@@ -611,7 +624,8 @@ def is_prepared(image) -> bool:
 
 
 def pass_on(image: np.ndarray) -> np.ndarray:
-    """A 28x28 array as float32 (28, 28) in [0, 1], unchanged but for its type."""
+    """A 28x28 array as float32 (28, 28) in [0, 1], unchanged but for its type. Raises
+    PictureError unless it is of uint8, uint16 or floats in [0, 1]."""
     image = _check_array(image)[..., 0]
     top = {"uint8": 255, "uint16": 65_535}.get(image.dtype.name, 1)
     return image.astype(np.float32) / np.float32(top)

@@ -380,3 +380,40 @@ def test_the_audit_reads_each_image_with_a_network_that_was_not_trained_on_it(
     assert first["probability"] == pytest.approx(0.91) and first["quality"] == pytest.approx(0.01)
     assert found["accuracy"] == 398 / 400 and found["above_threshold"] == 2
     assert len(found["suspects"]) == 100 and found["images"] == 400
+
+
+def test_photos_have_scenes_of_their_own_and_say_how_many_were_read(monkeypatch, tmp_path, sample):
+    seeds, whole = [], benchmark.corrupt.photograph
+
+    def photograph(image, seed, **strengths):
+        seeds.append(seed)
+        return whole(image, seed, 64, **strengths)
+
+    def says_two(images):
+        return np.tile(np.where(np.arange(10) == 2, 0.91, 0.01), (len(images), 1))
+
+    monkeypatch.setattr(benchmark.corrupt, "photograph", photograph)
+    monkeypatch.setattr(benchmark.corrupt, "KINDS", {"plain": benchmark.corrupt.PLAIN})
+    monkeypatch.setattr(benchmark, "open_model", lambda path: says_two)
+    letters, scribbles = benchmark.corrupt.letters()[0][:4], benchmark.corrupt.scribbles(6)
+    monkeypatch.setattr(benchmark.corrupt, "letters", lambda: (letters, list("ABCD")))
+    monkeypatch.setattr(benchmark.corrupt, "scribbles", lambda n: scribbles)
+    monkeypatch.setattr(benchmark, "PHOTOS", 12)
+    monkeypatch.setattr(benchmark, "BY_KIND", 5)
+    benchmark.photos(sample, tmp_path / "photos.json")
+    found = json.loads((tmp_path / "photos.json").read_text())
+    assert sorted(set(seeds)) == list(range(1_000_000, 1_000_012)) and len(seeds) == 17
+    assert list(found["photos"]["plain"]) == [
+        "resized", "boxed", "prepared + champion", "prepared + robust",
+    ]  # fmt: skip
+    assert {kind: row["boxed"]["n"] for kind, row in found["photos"].items()} == {
+        "all together": 12, "plain": 5,
+    }  # fmt: skip
+    rows = np.random.default_rng(0).permutation(360)[:12]
+    twos = float((sample.y_test[rows] == 2).mean())
+    read = found["photos"]["all together"]["resized"]
+    assert found["spoilt_images"] == 12 and read["accuracy"] == pytest.approx(twos)
+    assert found["spoilt"]["fog"]["robust.onnx"] == pytest.approx(twos)
+    numbers = {k: [row["n"] for row in ways.values()] for k, ways in found["no_digit"].items()}
+    assert numbers == {"letters": [4, 4], "scribbles": [6, 6]}
+    assert found["no_digit"]["scribbles"]["prepared + robust"]["wrong_and_sure"] == 1

@@ -123,7 +123,8 @@ def test_small_runs_write_models_figures_and_numbers(executed):
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "model_architecture.png", "training_history.png", "confusion_matrix.png",
         "sample_predictions.png", "misclassified_samples.png", "tuning_progress.png",
-        "tuning_parallel.png", "calibration.png", "robustness.png",
+        "tuning_parallel.png", "calibration.png", "robustness.png", "preparation.png",
+        "photos.png", "exports.png",
     }  # fmt: skip
     history = json.loads((folder / "models/training_history.json").read_text())
     assert len(history["epochs"]["val_loss"]) == 2

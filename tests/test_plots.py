@@ -22,9 +22,17 @@ HISTORY = {
 PARALLEL = {
     "batch_norm": [True, False] * 6, "size": [1, 2, None] * 4, "rate": list(np.logspace(-3, 0, 12)),
 }  # fmt: skip
+WAYS = {
+    kind: {
+        way: {"accuracy": x, "interval": (x - 0.01, x + 0.005)}
+        for way, x in (("resized", low), ("prepared", 0.99))
+    }
+    for kind, low in (("plain", 0.97), ("shadow", 0.5))
+}
 BINS = evaluation.calibration_bins(LABELS, PROBABILITIES, 4)
 CURVES = {name: {"one": ((0, 1), (1, 0.5)), "other": ((0, 1), (1, 0.7))} for name in "abcd"}
 FIGURES = {
+    "ways": lambda: plots.plot_ways(WAYS, "T"),
     "mistakes": lambda: plots.plot_mistakes(IMAGES, LABELS, PROBABILITIES, LABELS == 3, "T"),
     "calibration": lambda: plots.plot_calibration(
         {"as it is": BINS}, {"as it is": (np.array([0.5, 1]), np.array([1, 0.9]))}, "T"
@@ -237,3 +245,17 @@ def test_heat_maps_have_labelled_rows_of_any_length():
     figure = plots.plot_heat(IMAGES[:4], heat, list("abcd"), columns=2, row_labels=["x", "y"])
     assert [ax.get_ylabel() for ax in figure.axes] == ["x", "", "y", ""]
     assert [ax.get_title() for ax in figure.axes] == list("abcd")
+
+
+def test_ways_show_each_accuracy_and_those_from_95_percent_once_more():
+    left, right = plots.plot_ways(WAYS, "T").axes
+    marks = [[line.get_xdata().tolist() for line in ax.lines] for ax in (left, right)]
+    assert marks == [[[97, 50], [99, 99]], [[97], [99, 99]]]
+    assert [text.get_text() for text in left.figure.legends[0].get_texts()] == list(WAYS["plain"])
+    spans = [segment[:, 0] for segment in left.collections[0].get_segments()]
+    np.testing.assert_allclose(spans, [[96, 97.5], [49, 50.5]])
+
+
+def test_ways_all_below_95_percent_need_no_second_panel():
+    low = {"shadow": {"resized": {"accuracy": 0.5, "interval": (0.4, 0.6)}}}
+    assert len(plots.plot_ways(low, "T").axes) == 1

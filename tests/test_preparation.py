@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from src.preparation import NoDigitError, PictureError, find_digits, read_picture
+from src.preparation import (
+    NoDigitError,
+    PictureError,
+    centre,
+    find_digits,
+    prepare,
+    read_picture,
+    stages,
+)
 
 SEVEN = [[(0, 0), (1, 0), (0.35, 1)]]
 ONE = [[(0.5, 0), (0.5, 1)]]
@@ -97,6 +105,27 @@ def test_thick_strokes_stay_as_they_are(pen):
     expected = 20 * pen / (160 + pen)
     width = prepared(drawn(ONE, pen=pen))[8:20].sum(axis=1).mean()
     assert width == pytest.approx(expected, abs=0.5)  # the box has whole pixels
+
+
+def test_stages_end_in_what_the_network_gets_ink_dark():
+    shown = stages(drawn())
+    assert list(shown) == [
+        "grey", "the paper alone", "ink over paper", "ink or not", "the digit's pieces",
+        "thin strokes widened", "20x20 in 28x28",
+    ]  # fmt: skip
+    for name, picture in shown.items():
+        assert picture.dtype == np.float32, name
+        assert picture.min() >= -1e-6 and picture.max() <= 1 + 1e-6, name
+    strokes = shown["thin strokes widened"]
+    assert strokes.shape[0] == strokes.shape[1] and strokes[0].min() == 1
+    np.testing.assert_allclose(1 - shown["20x20 in 28x28"], prepare(drawn()), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("ink", [np.zeros((20, 20)), np.ones((30, 20))], ids=["none", "too large"])
+def test_ink_that_cannot_be_centred_is_refused(ink):
+    with pytest.raises(ValueError):
+        centre(ink)
 
 
 def test_a_small_loop_stays_open():

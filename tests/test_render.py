@@ -175,6 +175,44 @@ def test_the_results_table_shows_mean_spread_time_and_verdict(results):
     ]
 
 
+def test_the_photos_table_gives_counts_and_prices(results):
+    found = json.loads((results / "photos.json").read_text())["photos"]
+    ways = {"resized": (0.2, 0.0), "boxed": (0.3, 0.05), "prepared + champion": (0.98, 0.001),
+            "prepared + robust": (0.985, 0.002)}  # fmt: skip
+    found["all together"] = {
+        way: {"n": 2000, "accuracy": right, "interval": [right - 0.01, right + 0.01],
+              "wrong_and_sure": sure}
+        for way, (right, sure) in ways.items()
+    }  # fmt: skip
+    spoilt = {"none": {"champion.keras": 0.999, "robust.onnx": 0.998}}
+    spoilt |= dict.fromkeys("ab", {"champion.keras": 0.5, "robust.onnx": 0.9})
+    change(results / "photos.json", photos=found, spoilt=spoilt, spoilt_images=1234)
+    times = {"model.predict": 50, "model(x)": 10, "robust_int8.tflite": 0.1}
+    rows = [{"name": name, "n": 10_000, "bytes": 5e5, "accuracy": 0.99, "milliseconds": t}
+            for name, t in times.items()]  # fmt: skip
+    change(results / "exports.json", rows=rows, made_from="robust.keras")
+    change(results / "evaluation.json", model="champion.keras", test={"accuracy": 0.9975})
+    made = render.photos_table(results)
+    assert made.splitlines()[4:6] == [
+        "| prepared + champion | **98.0%** (97.0% to 99.0%) | 2 of 2,000 |",
+        "| prepared + robust | **98.5%** (97.5% to 99.5%) | 4 of 2,000 |",
+    ]
+    for said in (
+        "do not tell the last two rows apart",
+        "spoilt in 2 ways at 28 × 28, 1,234 of each, as they are: `champion` 50.0% right, `robust` "
+        "90.0%.",
+        "On all 10,000 test images, clean: `champion` 99.75%, `robust` 99.00%.",
+        "1/500 of the time of `model.predict` and 1/100 of that of `model(x)`.",
+    ):
+        assert said in made
+    change(results / "evaluation.json", model="your_own.keras")
+    found["all together"]["prepared + robust"]["accuracy"] = 0.999
+    change(results / "photos.json", photos=found)
+    made = render.photos_table(results)
+    assert "On the same images, clean: `champion` 99.90%, `robust` 99.80%." in made
+    assert "The photos tell the last two rows apart" in made
+
+
 def test_the_published_figure_is_the_one_that_the_json_gives(tmp_path):
     figure = plot_accuracy_time(accuracy_time_rows(ROOT / "models"))
     made = np.asarray(Image.open(save_figure(figure, tmp_path / "made.png")).convert("L"), float)
