@@ -5,13 +5,14 @@
 # make timing     their times side by side, an hour on a quiet machine (needs MNIST)
 # make tune       three searches of 03, half an hour; WORKERS=2: by a chief and two workers (MNIST)
 # make photos     made-up photos and spoilt images, a few minutes (needs MNIST)
+# make ensemble   members of 06, the ensemble, its students, hours; goes on where it stopped (MNIST)
 # make export     robust.keras as ONNX and LiteRT, checked and timed, 2 minutes (needs MNIST)
 # make app        the page to draw on, at 127.0.0.1 only
 # make audit      the suspicious labels that 04 shows, 2 minutes (needs MNIST)
 # make readme   README's tables from models/*.json       make clean    removes build/ and .venv/
 # Another Python:  make run PYTHON=python3.12            Some notebooks:  make run NOTEBOOKS=01_eda
 
-.PHONY: setup lab run test publish benchmark timing tune audit photos export app readme clean
+.PHONY: setup lab run test publish benchmark timing tune audit photos ensemble export app readme clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := run
 
@@ -53,6 +54,9 @@ audit: .venv/ready
 
 photos: .venv/ready
 	@.venv/bin/python -m src.benchmark photos
+
+ensemble: .venv/ready
+	@.venv/bin/python -m src.ensembles all
 
 export: .venv/ready
 	@.venv/bin/python -m src.export

@@ -87,6 +87,53 @@ def build_cnn(
     return keras.Model(inputs, outputs, name=name)
 
 
+def build_resnet(
+    blocks: Sequence[int] = (32, 64, 128),
+    batch_norm_momentum: float = 0.9,
+    dropout: float = 0.3,
+    name: str = "resnet",
+) -> keras.Model:
+    """Residual blocks of so many filters each, then a softmax over the ten digits.
+
+    A 3x3 convolution of blocks[0] filters and 2x2 max pooling; then blocks of two 3x3
+    convolutions, each with batch norm, to which what went in is added (through a 1x1
+    convolution where its shape differs); all but the first halve height and width. The mean
+    over all places, dropout and a dense layer of ten close it.
+    After He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (2016).
+
+    Input float32 (n, 28, 28, 1) in [0, 1], output float32 (n, 10), rows summing to 1.
+    Raises ValueError naming the argument that makes no network.
+    """
+    if not blocks or min(blocks) < 1:
+        raise ValueError(f"blocks={list(blocks)}: expected filters, 1 or more, of each block.")
+    _check_rates(batch_norm_momentum=batch_norm_momentum, dropout=dropout)
+
+    def convolve(x, filters, size, strides, name):
+        x = layers.Conv2D(filters, size, strides, "same", use_bias=False, name=f"conv{name}")(x)
+        return layers.BatchNormalization(momentum=batch_norm_momentum, name=f"bn{name}")(x)
+
+    inputs = keras.Input(IMAGE_SHAPE, name="image")
+    x = convolve(inputs, blocks[0], 3, 1, "0")
+    x = layers.ReLU(name="relu0")(layers.MaxPooling2D(2, name="pool0")(x))
+    for i, filters in enumerate(blocks, 1):
+        strides = 1 if i == 1 else 2
+        y = layers.ReLU(name=f"relu{i}a")(convolve(x, filters, 3, strides, f"{i}a"))
+        y = convolve(y, filters, 3, 1, f"{i}b")
+        if x.shape != y.shape:
+            x = convolve(x, filters, 1, strides, f"{i}c")
+        x = layers.ReLU(name=f"relu{i}")(layers.Add(name=f"add{i}")([x, y]))
+    x = layers.GlobalAveragePooling2D(name="global_pool")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    return keras.Model(inputs, layers.Dense(CLASSES, "softmax", name="output")(x), name=name)
+
+
+def build(network: dict) -> keras.Model:
+    """The network that a recipe describes: build_resnet where it names `blocks`, else
+    build_cnn."""
+    return (build_resnet if "blocks" in network else build_cnn)(**network)
+
+
 def _blocks(filters: Sequence[int], kernel_size, padding, pool) -> list[tuple]:
     """(filters, kernel size, padding, pool) of each block."""
     columns = [filters]

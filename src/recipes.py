@@ -10,7 +10,7 @@ import inspect
 import keras
 
 from src.augmentation import augment
-from src.models import build_cnn
+from src.models import build, build_cnn, build_resnet
 
 DEFAULTS = {
     "about": "",
@@ -19,7 +19,7 @@ DEFAULTS = {
     "reported_on": "test",  # or "validation"
     "comparable": False,  # its description gives no sizes: ours are comparable, not the same
     "ours": "",  # what its description leaves open
-    "network": {},  # arguments of build_cnn
+    "network": {},  # arguments of build_cnn, or of build_resnet, which has `blocks`
     "loss": "sparse_categorical_crossentropy",  # or "categorical_crossentropy", one-hot labels
     "label_smoothing": 0.0,
     "optimizer": {"learning_rate": 1e-3},  # arguments of keras.optimizers.Adam
@@ -175,6 +175,59 @@ RECIPES = {
     },
 }  # fmt: skip
 
+# Members of the ensemble, all trained in the same way but for the network, each for as many epochs
+# as take about 600 seconds on 2 cores.
+LONG = {
+    **FIVE_CYCLE, "batch_size": 128,
+    "augmentation": {"rotation": 15, "scale": 0.15, "shear": 0.2, "shift": 2.5},
+}  # fmt: skip
+MEMBERS = {
+    "five_conv": LONG | {
+        "about": "`strong`'s network, five convolutions",
+        "network": RECIPES["strong"]["network"],
+        "epochs": 36,
+    },
+    "vgg": LONG | {
+        "about": "VGG-like: pairs of 3×3 convolutions, a dense layer",
+        "network": {
+            "filters": (24, 24, 48, 48, 96, 96), "pool": (False, True) * 3,
+            "order": LATE, "batch_norm_momentum": 0.9, "dense_units": 128, "dropout": 0.3,
+        },
+        "epochs": 24,
+    },
+    "resnet": LONG | {
+        "about": "ResNet-like: three residual blocks",
+        "network": {"blocks": (32, 64, 128)},
+        "epochs": 30,
+    },
+    "large_kernels": LONG | {
+        "about": "three 5×5 convolutions without padding",
+        "network": {
+            "filters": (32, 80, 160), "kernel_size": 5, "padding": "valid",
+            "pool": (True, False, False), "order": LATE, "batch_norm_momentum": 0.9,
+            "dense_units": (), "dropout": 0.3,
+        },
+        "epochs": 36,
+    },
+}  # fmt: skip
+# Small networks of `strong`'s kind, which learn from the ensemble; fit sees augmented images.
+STUDENTS = {
+    "student": LONG | {
+        "about": "five narrower convolutions",
+        "network": {
+            **RECIPES["strong"]["network"], "filters": (24, 32, 32, 56, 72), "dropout": 0.1,
+        },
+        "epochs": 24,
+    },
+    "small_student": LONG | {
+        "about": "five convolutions, narrower still",
+        "network": {
+            **RECIPES["strong"]["network"], "filters": (12, 16, 16, 28, 32), "dropout": 0.0,
+        },
+        "epochs": 24,
+    },
+}  # fmt: skip
+
 
 # The ladder: (recipe, changes) of each step, which keeps the changes of the step before it, from
 # system C's network for two epochs to `fast`. One-cycle goes with a peak ten times higher.
@@ -223,9 +276,10 @@ def get_recipe(name: str, **overrides) -> dict:
     changes the keys it names and keeps the others.
     Raises ValueError for an unknown recipe or field, or a value that a field does not take.
     """
-    if name not in RECIPES:
-        raise ValueError(f"no recipe named {name!r}; there are {', '.join(RECIPES)}.")
-    recipe = copy.deepcopy({**DEFAULTS, **RECIPES[name]})
+    known = RECIPES | MEMBERS | STUDENTS
+    if name not in known:
+        raise ValueError(f"no recipe named {name!r}; there are {', '.join(known)}.")
+    recipe = copy.deepcopy({**DEFAULTS, **known[name]})
     for field, value in overrides.items():
         if field not in DEFAULTS:
             raise ValueError(f"no field named {field!r}; there are {', '.join(DEFAULTS)}.")
@@ -250,11 +304,12 @@ def check_recipe(recipe: dict) -> None:
         raise ValueError(f"label_smoothing={recipe['label_smoothing']}: expected 0 to below 1.")
     if recipe["label_smoothing"] and recipe["loss"] != "categorical_crossentropy":
         raise ValueError("label_smoothing: needs loss='categorical_crossentropy'.")
-    takes = {"network": build_cnn, "augmentation": augment, "optimizer": keras.optimizers.Adam}
+    network = build_resnet if "blocks" in recipe["network"] else build_cnn
+    takes = {"network": network, "augmentation": augment, "optimizer": keras.optimizers.Adam}
     for field, function in takes.items():
         known = [n for n in inspect.signature(function).parameters if n not in ("images", "seed")]
         known += ["outliers"] * (field == "augmentation")
         unknown = sorted(set(recipe[field] or ()) - set(known))
         if unknown:
             raise ValueError(f"{field}: no argument {unknown[0]!r}; there are {', '.join(known)}.")
-    build_cnn(**recipe["network"])  # says itself what makes no network
+    build(recipe["network"])  # says itself what makes no network

@@ -192,7 +192,7 @@ def train(
     batches = data.make_dataset(
         x[fit], y[fit], recipe["batch_size"], True, seed, recipe["augmentation"]
     )
-    model = models.build_cnn(**recipe["network"])
+    model = models.build(recipe["network"])
     optimizer = make_optimizer(recipe, len(batches) * recipe["epochs"])
     model.compile(optimizer, make_loss(recipe), metrics=["accuracy"])
     history = model.fit(

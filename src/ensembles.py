@@ -1,0 +1,450 @@
+"""Ensembles of networks and students of them: trained net by net, opened on test once.
+
+    python -m src.ensembles members     trains what is missing: models/ensemble/
+    python -m src.ensembles declare     which ensemble, chosen on selection images
+    python -m src.ensembles open        the declared ensemble on the test images
+    python -m src.ensembles students    small networks that learn from it
+    python -m src.ensembles timing      seconds of an epoch, side by side
+    python -m src.ensembles all         these five in turn, as `make ensemble` does
+Each goes on where it was stopped.
+"""
+
+import json
+import os
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from src import benchmark, data, evaluation, models, training
+from src.config import CLASSES, ROOT, environment, write_json
+from src.recipes import LONG, MEMBERS, STUDENTS, get_recipe
+
+FOLDER = ROOT / "models" / "ensemble"
+SEEDS, STUDENT_SEEDS = 2, 5  # of each member; of each student, distilled and plain
+SHIFTS = {  # one-pixel-shift averaging: (down, right) of each copy
+    "none": ((0, 0),),
+    "cross": ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)),
+    "square": tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)),
+}
+POOL, POOL_EPOCHS = ROOT / "build" / "students", 12  # what students learn from, more than once
+PARTS = ("select", "held_back")
+DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+# --- averages ----------------------------------------------------------------------------------
+
+
+def average(members: Sequence[np.ndarray], names: Sequence[str] = ()) -> np.ndarray:
+    """The mean of members' probabilities, each (n, classes).
+
+    Raises ValueError for no member, and, naming it, for one whose shape is not the first's or
+    that holds a number that is not finite.
+    """
+    if not len(members):
+        raise ValueError("an ensemble of none: expected one member or more.")
+    first = np.asarray(members[0])
+    for i, member in enumerate(members):
+        name = names[i] if i < len(names) else f"member {i}"
+        member = np.asarray(member)
+        if member.ndim != 2 or member.shape != first.shape:
+            raise ValueError(
+                f"{name}: probabilities {member.shape}, the first member's are {first.shape}."
+            )
+        if not np.isfinite(member).all():
+            raise ValueError(f"{name}: probabilities that are not finite.")
+    return np.mean([np.asarray(member, float) for member in members], axis=0)
+
+
+def shift(images: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Images (n, h, w, ...) moved by whole pixels, 0 where nothing comes from."""
+    height, width = images.shape[1:3]
+    if abs(down) >= height or abs(right) >= width:
+        raise ValueError(f"a shift of {down}, {right} leaves nothing of {height}x{width} pixels.")
+    moved = np.zeros_like(images)
+    moved[:, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = images[
+        :, max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)
+    ]
+    return moved
+
+
+def average_shifts(
+    predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, shifts=SHIFTS["cross"]
+) -> np.ndarray:
+    """The mean of what `predict` answers to copies of the images moved by each of `shifts`."""
+    return average([predict(shift(images, *step)) for step in shifts])
+
+
+def subset_scores(labels: np.ndarray, members: Sequence[np.ndarray]) -> dict[int, dict]:
+    """For ensembles of 1, 2, ... members, over all subsets of so many: `errors`, `loss` and
+    `calibration_error`, each a list with one value per subset."""
+    average(members)  # says what is wrong with them
+    scores: dict[int, dict] = {}
+    for size in range(1, len(members) + 1):
+        found = []
+        for chosen in combinations(members, size):
+            mean = np.mean(chosen, axis=0)
+            scored = evaluation.evaluate(labels, mean)
+            error = evaluation.calibration_bins(labels, mean)["error"]
+            found.append((scored["errors"], scored["loss"], error))
+        columns = zip(*found, strict=True)
+        scores[size] = dict(
+            zip(("errors", "loss", "calibration_error"), map(list, columns), strict=True)
+        )
+    return scores
+
+
+# --- members -----------------------------------------------------------------------------------
+
+
+def member_names() -> list[str]:
+    """All members, the first seed of each network before the second."""
+    return [f"{name}-{seed}" for seed in range(SEEDS) for name in MEMBERS]
+
+
+def train_members(digits: data.DigitData, folder: Path = FOLDER) -> None:
+    """Train each member that is missing, damaged or of another recipe; its JSON comes last."""
+    for member in member_names():
+        name, seed = member.rsplit("-", 1)
+        recipe, path = get_recipe(name), folder / f"{member}.json"
+        try:
+            if read_member(member, folder)["settings"] == benchmark.settings(recipe):
+                continue
+            print(f"{path.name}: the recipe has changed since. It is trained again.", flush=True)
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            print(f"{error} It is trained again.", flush=True)
+        keras.utils.clear_session()
+        trained = training.train(recipe, digits.x_train, digits.y_train, int(seed))
+        models.save_model(trained.model, path.with_suffix(".keras"))
+        found = {
+            "recipe": name,
+            "seed": int(seed),
+            "settings": benchmark.settings(recipe),
+            "images": len(trained.fit_rows),
+            "parameters": trained.model.count_params(),
+            "multiply_adds": models.multiply_adds(trained.model),
+            **_predict_parts(trained.model, digits, path.with_suffix(".npz")),
+            "environment": environment(),
+        }
+        write_json(path, found)
+        print(f"{path.name}: selection {found['select']['accuracy']:.2%}", flush=True)
+
+
+def _predict_parts(model: keras.Model, digits: data.DigitData, path: Path) -> dict:
+    """Write log-probabilities for selection and held-back images; return the scores."""
+    rows = dict(zip(PARTS, data.split_fit_select_held(digits.y_train)[1:], strict=True))
+    logs, scores = {}, {}
+    for part, where in rows.items():
+        images = data.scale_images(digits.x_train[where])
+        for shifts, steps in SHIFTS.items():
+            found = average_shifts(lambda x: _predict(model, x), images, steps)
+            logs[f"{part}_{shifts}"] = found
+        plain = evaluation.evaluate(digits.y_train[where], logs[f"{part}_none"])
+        scores[part] = {key: plain[key] for key in ("n", "errors", "accuracy", "loss")}
+    save_probabilities(path, logs)
+    return scores
+
+
+def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    return model.predict(images, batch_size=500, verbose=0)
+
+
+def save_probabilities(path: Path, probabilities: dict[str, np.ndarray]) -> Path:
+    """Write probabilities (n, classes) as float16 logarithms, whole or not at all."""
+    logs = {name: np.log(np.clip(p, 1e-9, 1)).astype("f2") for name, p in probabilities.items()}
+    partial = path.with_name(f"partial-{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(partial, **logs)
+    os.replace(partial, path)
+    return path
+
+
+def load_probabilities(path: Path, name: str) -> np.ndarray:
+    """What save_probabilities wrote under `name`, rows summing to 1, float64 (n, classes).
+
+    Raises FileNotFoundError, or ValueError naming a file that is damaged or lacks it.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; `make ensemble` trains what is missing.")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = np.exp(archive[name].astype(float))
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path.name}: damaged, or without {name}; delete it and run `make ensemble`."
+        ) from error
+    if found.ndim != 2 or found.shape[1] != CLASSES or not np.isfinite(found).all():
+        raise ValueError(f"{path.name}: {name} is {found.shape}, expected (n, {CLASSES}).")
+    return found / found.sum(axis=1, keepdims=True)
+
+
+def read_member(member: str, folder: Path = FOLDER) -> dict:
+    """A member's JSON. Raises FileNotFoundError, or ValueError naming the file of the three
+    (.json, .npz, .keras) that is damaged or missing beside the others."""
+    path = folder / f"{member}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; `make ensemble` trains what is missing.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found["settings"], found["select"]["errors"], found["held_back"]["errors"]
+    except DAMAGED as error:
+        raise ValueError(f"{path.name}: damaged ({error}).") from error
+    try:
+        load_probabilities(path.with_suffix(".npz"), "held_back_none")
+        models.load_model(path.with_suffix(".keras"))
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error
+    return found
+
+
+def read_members(names: Sequence[str], part: str, folder: Path = FOLDER) -> list[np.ndarray]:
+    """Members' probabilities of a part, "select_none" for example."""
+    return [load_probabilities(folder / f"{name}.npz", part) for name in names]
+
+
+# --- the declared ensemble ---------------------------------------------------------------------
+
+
+def declare(digits: data.DigitData, folder: Path = FOLDER) -> dict:
+    """Which ensemble will be opened on test, chosen on selection images: all members, with the
+    one-pixel shifts that make fewest errors there, the fewest shifts of equal ones."""
+    path, names = folder / "declared.json", member_names()
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    labels = digits.y_train[data.split_fit_select_held(digits.y_train)[1]]
+    scores = {}
+    for shifts in SHIFTS:
+        members = read_members(names, f"select_{shifts}", folder)
+        scores[shifts] = _scores(labels, average(members, names))
+    best = min(scores, key=lambda shifts: (scores[shifts]["errors"], len(SHIFTS[shifts])))
+    write_json(path, {"members": names, "shifts": best, "select": scores})
+    print(f"declared: {len(names)} members, shifts: {best}", flush=True)
+    return {"members": names, "shifts": best, "select": scores}
+
+
+def _scores(labels: np.ndarray, probabilities: np.ndarray) -> dict:
+    found = evaluation.evaluate(labels, probabilities)
+    found["calibration_error"] = evaluation.calibration_bins(labels, probabilities)["error"]
+    return found
+
+
+def open_test(digits: data.DigitData, folder: Path = FOLDER) -> dict:
+    """The declared ensemble, and each member alone, on the test images, once."""
+    path, declared = folder / "test.json", declare(digits, folder)
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    images, alone, shifted = data.scale_images(digits.x_test), {}, {}
+    for name in declared["members"]:
+        model = models.load_model(folder / f"{name}.keras")
+        alone[name] = _predict(model, images)
+        shifted[name] = average_shifts(
+            lambda x, model=model: _predict(model, x), images, SHIFTS[declared["shifts"]]
+        )
+    probabilities = {"ensemble": average(list(shifted.values()), list(shifted)), **alone}
+    kept = save_probabilities(folder / "test.npz", probabilities)
+    mean, *each = [load_probabilities(kept, name) for name in probabilities]
+    scored = _scores(digits.y_test, mean)
+    found = {
+        "ensemble": scored,
+        "without_shifts": _scores(digits.y_test, average(each)),
+        "members": {n: _scores(digits.y_test, p) for n, p in zip(alone, each, strict=True)},
+        "missed": np.flatnonzero(mean.argmax(axis=1) != digits.y_test).tolist(),
+        "environment": environment(),
+    }
+    write_json(path, found)
+    print(f"test: {scored['accuracy']:.2%}", flush=True)
+    return found
+
+
+# --- students ------------------------------------------------------------------------------------
+
+
+def distillation_loss(teacher, student, temperature: float = 1.0):
+    """T² times the cross-entropy of probabilities at temperature T, per row: (n, classes) twice
+    to (n,). With T = 1 this is cross-entropy with the teacher's probabilities as labels.
+
+    Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network" (2015).
+    """
+    logs = [keras.ops.log(keras.ops.clip(p, 1e-7, 1)) / temperature for p in (teacher, student)]
+    target, log_answer = keras.ops.softmax(logs[0]), keras.ops.log_softmax(logs[1])
+    return -(temperature**2) * keras.ops.sum(target * log_answer, axis=-1)
+
+
+def make_pool(digits: data.DigitData, epochs: int, folder: Path = FOLDER) -> None:
+    """The training images augmented anew for each of `epochs`, with the declared ensemble's
+    probabilities: build/students/, a file each, those there already kept."""
+    names = declare(digits, folder)["members"]
+    teachers = []
+    fit = data.split_fit_select_held(digits.y_train)[0]
+    x, y = data.scale_images(digits.x_train[fit]), digits.y_train[fit]
+    for epoch in range(epochs):
+        path = POOL / f"epoch-{epoch}.npz"
+        if path.exists():
+            continue
+        teachers = teachers or [models.load_model(folder / f"{name}.keras") for name in names]
+        batches = data.make_dataset(x, y, 500, False, epoch, LONG["augmentation"])
+        images = np.concatenate([batch[0].numpy() for batch in batches])
+        images = np.rint(images * 255).astype(np.uint8)
+        scaled = images / np.float32(255)
+        soft = average([_predict(teacher, scaled) for teacher in teachers], names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"partial-{path.name}")
+        np.savez(partial, images=images[..., 0], soft=soft.astype(np.float32))
+        os.replace(partial, path)
+        print(f"{path.name}: the ensemble reads {(soft.argmax(1) == y).mean():.2%}", flush=True)
+
+
+def train_student(recipe: dict, digits: data.DigitData, seed: int, distilled: bool) -> keras.Model:
+    """Train on the pool, with the teacher's probabilities as labels or with the printed ones;
+    the same images in the same order either way."""
+    labels = data.one_hot(digits.y_train[data.split_fit_select_held(digits.y_train)[0]])
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = models.build(recipe["network"])
+    steps = -(-len(labels) // recipe["batch_size"]) * recipe["epochs"]
+    loss = distillation_loss if distilled else training.make_loss(recipe)
+    model.compile(training.make_optimizer(recipe, steps), loss, metrics=["accuracy"])
+    for epoch in range(recipe["epochs"]):
+        with np.load(POOL / f"epoch-{epoch % POOL_EPOCHS}.npz") as pool:
+            images, soft = pool["images"][..., np.newaxis] / np.float32(255), pool["soft"]
+        model.fit(
+            images, soft if distilled else labels, batch_size=recipe["batch_size"], verbose=0,
+            initial_epoch=epoch, epochs=epoch + 1,
+        )  # fmt: skip
+    return model
+
+
+def train_students(digits: data.DigitData, folder: Path = FOLDER) -> None:
+    """Each student and seed, distilled and plain, scored on test at its end; of seed 0 the
+    distilled network is published."""
+    make_pool(digits, POOL_EPOCHS, folder)
+    plan = [(n, s, d) for s in range(STUDENT_SEEDS) for n in STUDENTS for d in (True, False)]
+    for name, seed, distilled in plan:
+        recipe = get_recipe(name)
+        path = folder / f"{name}-{'distilled' if distilled else 'plain'}-{seed}.json"
+        if path.exists() and read_student(path)["settings"] == benchmark.settings(recipe):
+            continue
+        model = train_student(recipe, digits, seed, distilled)
+        select, held = data.split_fit_select_held(digits.y_train)[1:]
+        if distilled and seed == 0:
+            models.save_model(model, folder.parent / f"{name}.keras")
+        found = {
+            "recipe": name,
+            "distilled": distilled,
+            "seed": seed,
+            "settings": benchmark.settings(recipe),
+            "parameters": model.count_params(),
+            "multiply_adds": models.multiply_adds(model),
+            "select": benchmark.score(model, digits.x_train[select], digits.y_train[select]),
+            "held_back": benchmark.score(model, digits.x_train[held], digits.y_train[held]),
+            "test": benchmark.score(model, digits.x_test, digits.y_test),
+            "environment": environment(),
+        }
+        write_json(path, found)
+        print(f"{path.name}: selection {found['select']['accuracy']:.2%}", flush=True)
+
+
+def read_student(path: Path) -> dict:
+    """A student's JSON. Raises ValueError naming a file that is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found["settings"], found["parameters"], found["test"]["accuracy"]
+    except DAMAGED as error:
+        raise ValueError(f"{path.name}: damaged ({error}); delete it to train it again.") from error
+    return found
+
+
+# --- what the notebook and README show ---------------------------------------------------------
+
+
+def member_rows(folder: Path = FOLDER) -> list[dict]:
+    """One dict per network of the members: name, about, parameters, multiply_adds, seconds (of
+    an epoch; None before `timing`), errors (on images held back, of each seed), n (of these)."""
+    timed = folder / "timing.json"
+    seconds = json.loads(timed.read_text(encoding="utf-8")) if timed.exists() else {}
+    rows = []
+    for name, recipe in MEMBERS.items():
+        found = [read_member(f"{name}-{seed}", folder) for seed in range(SEEDS)]
+        times = seconds.get("epoch_seconds", {}).get(name)
+        row = {"name": name, "about": recipe["about"], "epochs": recipe["epochs"]}
+        row |= {key: found[0][key] for key in ("parameters", "multiply_adds")}
+        row["seconds"] = float(np.median(times)) if times else None
+        row["errors"] = [one["held_back"]["errors"] for one in found]
+        rows.append(row | {"n": found[0]["held_back"]["n"]})
+    return rows
+
+
+def student_rows(folder: Path = FOLDER) -> list[dict]:
+    """One dict per student: name, parameters, and the spread (evaluation.spread) over seeds of
+    the test accuracy `distilled`, `plain`, and of their `difference`, seed by seed."""
+    rows = []
+    for name in STUDENTS:
+        found = {
+            kind: [read_student(folder / f"{name}-{kind}-{s}.json") for s in range(STUDENT_SEEDS)]
+            for kind in ("distilled", "plain")
+        }
+        accuracy = {k: [one["test"]["accuracy"] for one in runs] for k, runs in found.items()}
+        accuracy["difference"] = np.subtract(*accuracy.values()).tolist()
+        row = {"name": name, "parameters": found["plain"][0]["parameters"]}
+        rows.append(row | {kind: evaluation.spread(values) for kind, values in accuracy.items()})
+    return rows
+
+
+# --- time --------------------------------------------------------------------------------------
+
+
+def timing(digits: data.DigitData, folder: Path = FOLDER, rounds: int = 3) -> None:
+    """Seconds of each member network's second epoch, in turn in each round."""
+    if (folder / "timing.json").exists():
+        return
+    seconds: dict[str, list[float]] = {name: [] for name in MEMBERS}
+    for _ in range(rounds):
+        for name in MEMBERS:
+            keras.utils.clear_session()
+            clock, recipe = _EpochSeconds(), get_recipe(name, epochs=2)
+            training.train(recipe, digits.x_train, digits.y_train, 0, (clock,))
+            seconds[name].append(clock.seconds)
+    write_json(folder / "timing.json", {"epoch_seconds": seconds, "environment": environment()})
+
+
+class _EpochSeconds(keras.callbacks.Callback):
+    """Seconds of the last epoch, which traces nothing."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.seconds = time.perf_counter() - self.started
+
+
+def main() -> int:
+    commands = {
+        "members": train_members,
+        "declare": declare,
+        "open": open_test,
+        "students": train_students,
+        "timing": timing,
+    }
+    if len(sys.argv) != 2 or sys.argv[1] not in (*commands, "all"):
+        print(__doc__)
+        return 2
+    try:
+        digits = data.load_mnist()
+        for name, command in commands.items():
+            if sys.argv[1] in (name, "all"):
+                command(digits)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
