@@ -331,6 +331,7 @@ def desk(desk_page):
     """The page on a desktop, cleared."""
     if desk_page.locator("#pad .clear").is_disabled():
         draw(desk_page, [[(0, 0), (0.2, 0.2)]])
+        expect_any_number(desk_page)  # else its answer might come after that to the empty canvas
     desk_page.locator("#pad .clear").click()
     expect_message(desk_page, "Nothing is drawn yet")
     return desk_page
@@ -358,7 +359,13 @@ def expect_message(page, sentence: str) -> None:
     from playwright.sync_api import expect
 
     expect(page.locator("#answer .message")).to_contain_text(re.compile(sentence), timeout=15_000)
-    assert page.locator("#answer .number").count() == 0
+    expect(page.locator("#answer .number")).to_have_count(0, timeout=15_000)
+
+
+def expect_any_number(page) -> None:
+    from playwright.sync_api import expect
+
+    expect(page.locator("#answer .number")).to_have_text(re.compile(r"\d"), timeout=15_000)
 
 
 def ink(page) -> int:
