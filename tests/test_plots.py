@@ -259,3 +259,26 @@ def test_ways_show_each_accuracy_and_those_from_95_percent_once_more():
 def test_ways_all_below_95_percent_need_no_second_panel():
     low = {"shadow": {"resized": {"accuracy": 0.5, "interval": (0.4, 0.6)}}}
     assert len(plots.plot_ways(low, "T").axes) == 1
+
+
+def test_sizes_show_the_mean_in_a_band_from_best_to_worst():
+    one = {"errors": [3, 5], "loss": [0.2, 0.4], "calibration_error": [0.1, 0.1]}
+    two = {"errors": [2], "loss": [0.1], "calibration_error": [0.2]}
+    errors, loss, off = plots.plot_sizes({1: one, 2: two}, "T").axes
+    np.testing.assert_allclose(errors.lines[0].get_xydata(), [[1, 4], [2, 2]])
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [0.3, 0.1])
+    reach = errors.collections[0].get_paths()[0].vertices
+    assert (reach[:, 1].min(), reach[:, 1].max()) == (2, 5)
+    assert off.get_title() == "calibration error"
+
+
+def test_costs_show_each_seed_and_leave_out_what_was_not_measured():
+    rows = [
+        {"name": "a", "errors": [3, 5], "parameters": 2000, "multiply_adds": 1e6, "seconds": 4.0},
+        {"name": "b", "errors": [2, 2], "parameters": 5000, "multiply_adds": 3e6, "seconds": None},
+    ]
+    parameters, adds, seconds = plots.plot_costs(rows, "T").axes
+    assert [line.get_xdata()[0] for line in parameters.lines] == [2, 5]
+    assert [list(line.get_ydata()) for line in adds.lines] == [[3, 5], [2, 2]]
+    assert [line.get_label() for line in seconds.lines] == ["a"]
+    assert [text.get_text() for text in parameters.figure.legends[0].get_texts()] == ["a", "b"]
