@@ -112,14 +112,8 @@ def train_members(digits: data.DigitData, folder: Path = FOLDER) -> None:
     for member in member_names():
         name, seed = member.rsplit("-", 1)
         recipe, path = get_recipe(name), folder / f"{member}.json"
-        try:
-            if read_member(member, folder)["settings"] == benchmark.settings(recipe):
-                continue
-            print(f"{path.name}: the recipe has changed since. It is trained again.", flush=True)
-        except FileNotFoundError:
-            pass
-        except ValueError as error:
-            print(f"{error} It is trained again.", flush=True)
+        if _is_done(path, recipe, lambda path: check_member(path.stem, folder)):
+            continue
         keras.utils.clear_session()
         trained = training.train(recipe, digits.x_train, digits.y_train, int(seed))
         models.save_model(trained.model, path.with_suffix(".keras"))
@@ -135,6 +129,19 @@ def train_members(digits: data.DigitData, folder: Path = FOLDER) -> None:
         }
         write_json(path, found)
         print(f"{path.name}: selection {found['select']['accuracy']:.2%}", flush=True)
+
+
+def _is_done(path: Path, recipe: dict, check: Callable[[Path], dict]) -> bool:
+    """Whether a result is there, whole, and of this recipe; what it lacks is printed."""
+    try:
+        if check(path)["settings"] == benchmark.settings(recipe):
+            return True
+        print(f"{path.name}: the recipe has changed since. It is trained again.", flush=True)
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        print(f"{str(error).split(';')[0]}. It is trained again.", flush=True)
+    return False
 
 
 def _predict_parts(model: keras.Model, digits: data.DigitData, path: Path) -> dict:
@@ -185,22 +192,35 @@ def load_probabilities(path: Path, name: str) -> np.ndarray:
     return found / found.sum(axis=1, keepdims=True)
 
 
-def read_member(member: str, folder: Path = FOLDER) -> dict:
-    """A member's JSON. Raises FileNotFoundError, or ValueError naming the file of the three
-    (.json, .npz, .keras) that is damaged or missing beside the others."""
-    path = folder / f"{member}.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; `make ensemble` trains what is missing.")
+def check_member(member: str, folder: Path = FOLDER) -> dict:
+    """A member's JSON, after a look at its other files. Raises FileNotFoundError, or ValueError
+    naming the file of the three (.json, .npz, .keras) that is damaged or missing beside others."""
+    found = read_member(member, folder)
+    path = folder / f"{member}.npz"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found["settings"], found["select"]["errors"], found["held_back"]["errors"]
-    except DAMAGED as error:
-        raise ValueError(f"{path.name}: damaged ({error}).") from error
-    try:
-        load_probabilities(path.with_suffix(".npz"), "held_back_none")
+        load_probabilities(path, "held_back_none")
         models.load_model(path.with_suffix(".keras"))
     except FileNotFoundError as error:
         raise ValueError(str(error)) from error
+    return found
+
+
+def read_member(member: str, folder: Path = FOLDER) -> dict:
+    """A member's JSON. Raises FileNotFoundError, or ValueError naming one that is damaged."""
+    return _read_json(folder / f"{member}.json", ("settings", "parameters", "select", "held_back"))
+
+
+def _read_json(path: Path, needed: Sequence[str] = ()) -> dict:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; `make ensemble` makes what is missing.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for key in needed:
+            found[key]
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path.name}: damaged ({error}); delete it and run `make ensemble`."
+        ) from error
     return found
 
 
@@ -217,7 +237,7 @@ def declare(digits: data.DigitData, folder: Path = FOLDER) -> dict:
     one-pixel shifts that make fewest errors there, the fewest shifts of equal ones."""
     path, names = folder / "declared.json", member_names()
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _read_json(path, ("members", "shifts"))
     labels = digits.y_train[data.split_fit_select_held(digits.y_train)[1]]
     scores = {}
     for shifts in SHIFTS:
@@ -239,7 +259,7 @@ def open_test(digits: data.DigitData, folder: Path = FOLDER) -> dict:
     """The declared ensemble, and each member alone, on the test images, once."""
     path, declared = folder / "test.json", declare(digits, folder)
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _read_json(path, ("ensemble", "members", "wrong"))
     images, alone, shifted = data.scale_images(digits.x_test), {}, {}
     for name in declared["members"]:
         model = models.load_model(folder / f"{name}.keras")
@@ -255,7 +275,7 @@ def open_test(digits: data.DigitData, folder: Path = FOLDER) -> dict:
         "ensemble": scored,
         "without_shifts": _scores(digits.y_test, average(each)),
         "members": {n: _scores(digits.y_test, p) for n, p in zip(alone, each, strict=True)},
-        "missed": np.flatnonzero(mean.argmax(axis=1) != digits.y_test).tolist(),
+        "wrong": np.flatnonzero(mean.argmax(axis=1) != digits.y_test).tolist(),
         "environment": environment(),
     }
     write_json(path, found)
@@ -289,6 +309,7 @@ def make_pool(digits: data.DigitData, epochs: int, folder: Path = FOLDER) -> Non
         if path.exists():
             continue
         teachers = teachers or [models.load_model(folder / f"{name}.keras") for name in names]
+        keras.utils.set_random_seed(epoch)  # tf.data's draws hang on it too
         batches = data.make_dataset(x, y, 500, False, epoch, LONG["augmentation"])
         images = np.concatenate([batch[0].numpy() for batch in batches])
         images = np.rint(images * 255).astype(np.uint8)
@@ -329,7 +350,7 @@ def train_students(digits: data.DigitData, folder: Path = FOLDER) -> None:
     for name, seed, distilled in plan:
         recipe = get_recipe(name)
         path = folder / f"{name}-{'distilled' if distilled else 'plain'}-{seed}.json"
-        if path.exists() and read_student(path)["settings"] == benchmark.settings(recipe):
+        if _is_done(path, recipe, read_student):
             continue
         model = train_student(recipe, digits, seed, distilled)
         select, held = data.split_fit_select_held(digits.y_train)[1:]
@@ -352,13 +373,8 @@ def train_students(digits: data.DigitData, folder: Path = FOLDER) -> None:
 
 
 def read_student(path: Path) -> dict:
-    """A student's JSON. Raises ValueError naming a file that is damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found["settings"], found["parameters"], found["test"]["accuracy"]
-    except DAMAGED as error:
-        raise ValueError(f"{path.name}: damaged ({error}); delete it to train it again.") from error
-    return found
+    """A student's JSON. Raises FileNotFoundError, or ValueError naming one that is damaged."""
+    return _read_json(path, ("settings", "parameters", "test"))
 
 
 # --- what the notebook and README show ---------------------------------------------------------
@@ -368,7 +384,7 @@ def member_rows(folder: Path = FOLDER) -> list[dict]:
     """One dict per network of the members: name, about, parameters, multiply_adds, seconds (of
     an epoch; None before `timing`), errors (on images held back, of each seed), n (of these)."""
     timed = folder / "timing.json"
-    seconds = json.loads(timed.read_text(encoding="utf-8")) if timed.exists() else {}
+    seconds = _read_json(timed, ("epoch_seconds",)) if timed.exists() else {}
     rows = []
     for name, recipe in MEMBERS.items():
         found = [read_member(f"{name}-{seed}", folder) for seed in range(SEEDS)]

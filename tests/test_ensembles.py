@@ -288,7 +288,7 @@ def test_the_declared_ensemble_is_opened_once(tiny, sample, trained):
     found = ensembles.open_test(sample, tiny)
     stored = ensembles.load_probabilities(tiny / "test.npz", "ensemble")
     wrong = np.flatnonzero(stored.argmax(axis=1) != sample.y_test)
-    assert found["missed"] == wrong.tolist() and found["ensemble"]["errors"] == len(wrong)
+    assert found["wrong"] == wrong.tolist() and found["ensemble"]["errors"] == len(wrong)
     alone = [ensembles.load_probabilities(tiny / "test.npz", n) for n in ("plain-0", "residual-0")]
     errors = int((np.mean(alone, axis=0).argmax(axis=1) != sample.y_test).sum())
     assert found["without_shifts"]["errors"] == errors
@@ -338,6 +338,15 @@ def test_a_damaged_student_is_named(tiny, sample):
     path.write_text("{}")
     with pytest.raises(ValueError, match="pupil-plain-0.json: damaged"):
         ensembles.read_student(path)
+
+
+@pytest.mark.parametrize("name, command", [("declared", "declare"), ("test", "open_test")])
+def test_damaged_results_are_named(tiny, sample, trained, name, command):
+    ensembles.train_members(sample, tiny)
+    ensembles.open_test(sample, tiny)
+    (tiny / f"{name}.json").write_text("[]")
+    with pytest.raises(ValueError, match=f"{name}.json: damaged .*delete it"):
+        getattr(ensembles, command)(sample, tiny)
 
 
 def test_the_command_line_says_what_there_is(monkeypatch, capsys):
