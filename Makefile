@@ -2,8 +2,8 @@
 # make run      all notebooks, executed into build/      make test     the tests
 # make publish  renders notebooks, models, figures and README's tables in place (needs MNIST)
 # make benchmark  the runs behind the tables, hours, goes on where it stopped (needs MNIST)
-# make timing     their times side by side, an hour on a quiet machine (needs MNIST)
-# make tune       three searches of 03, half an hour; WORKERS=2: by a chief and two workers (MNIST)
+# make timing     their times side by side, over an hour on a quiet machine (needs MNIST)
+# make tune       three searches of 03, 20 minutes; WORKERS=2: by a chief and two workers (MNIST)
 # make photos     made-up photos and spoilt images, a few minutes (needs MNIST)
 # make ensemble   members of 06, the ensemble, its students, hours; goes on where it stopped (MNIST)
 # make export     robust.keras as ONNX and LiteRT, checked and timed, 2 minutes (needs MNIST)
@@ -78,7 +78,7 @@ clean:
 	@$(PYTHON) -m venv .venv
 
 .venv/ready: requirements.txt constraints.txt pyproject.toml | .venv/bin/python
-	@echo "Installing into .venv (about 3 GB, once; a few minutes) ..."
+	@echo "Installing into .venv (about 3.5 GB, once; a few minutes) ..."
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip
 	@$(PIP) -r requirements.txt
 	@touch $@
