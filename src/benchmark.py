@@ -181,11 +181,10 @@ def publish(digits: data.DigitData, names: list[str], folder: Path = MODELS) -> 
         trained = training.train(
             get_recipe(name, validation="held_back"), digits.x_train, digits.y_train, seed=0
         )
-        models.save_model(trained.model, path)
-        held = trained.val_rows
+        held, calibrated = trained.val_rows, {}
         if name == "robust":
             calibrated = calibrate(trained.model, digits.x_train[held], digits.y_train[held])
-            models.save_model(trained.model, path)
+        models.save_model(trained.model, path)
         found = {
             "recipe": name,
             "seed": 0,
@@ -193,7 +192,7 @@ def publish(digits: data.DigitData, names: list[str], folder: Path = MODELS) -> 
             "parameters": trained.model.count_params(),
             "held_back": score(trained.model, digits.x_train[held], digits.y_train[held]),
             "environment": environment(),
-            **(calibrated if name == "robust" else {}),
+            **calibrated,
         }
         write_json(path.with_suffix(".json"), found)
         print(f"{path.name}: held back {found['held_back']['accuracy']:.2%}", flush=True)
@@ -564,8 +563,9 @@ def main() -> int:
         print(__doc__)
         return 2
     try:
-        for name in names:
-            get_recipe(name)
+        known = PUBLISHED if command == "models" else [name for name, n in SEEDS.items() if n]
+        if unknown := set(names) - set(known):
+            raise ValueError(f"no {command} of {', '.join(unknown)}; there are {', '.join(known)}.")
         commands[command](data.load_mnist(), *([names] if command in ("runs", "models") else []))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

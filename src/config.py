@@ -19,10 +19,14 @@ def results_dir(kind: str, source: str = "mnist") -> Path:
     sample (`source="sample"`) under `build/sample/`, so that the two never mix. The
     environment variable MNIST_RESULTS_DIR names another folder in place of `build/`.
     """
-    base = Path(os.environ.get("MNIST_RESULTS_DIR") or ROOT / "build")
-    folder = (base / "sample" if source == "sample" else base) / kind
+    folder = _results_path(kind, source)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _results_path(kind: str, source: str) -> Path:
+    base = Path(os.environ.get("MNIST_RESULTS_DIR") or ROOT / "build")
+    return (base / "sample" if source == "sample" else base) / kind
 
 
 def find_result(name: str, kind: str = "models", source: str = "mnist") -> Path:
@@ -30,13 +34,14 @@ def find_result(name: str, kind: str = "models", source: str = "mnist") -> Path:
 
     Raises FileNotFoundError, naming the places and the notebook to run, where there is none.
     """
-    places = [results_dir(kind, source)] + [ROOT / kind] * (source != "sample")
+    places = [_results_path(kind, source)] + [ROOT / kind] * (source != "sample")
     for folder in places:
         if (folder / name).exists():
             return folder / name
     raise FileNotFoundError(
-        f"{name} is not in {' or '.join(map(str, places))}: run notebooks/02_training.ipynb "
-        f"first, with SOURCE = {source!r}."
+        f"{name} is not in {' or '.join(map(str, places))}. A network of your own comes from "
+        f"notebooks/02_training.ipynb with SOURCE = {source!r}; `git restore models` brings back "
+        "a published one."
     )
 
 

@@ -1,6 +1,7 @@
 """A Keras model for places without TensorFlow: ONNX, and LiteRT as float32, float16 and int8.
 
-    python -m src.export [MODEL.keras]     without a name models/robust.keras; writes to models/
+    python -m src.export                 models/robust.keras, into models/
+    python -m src.export MODEL.keras     a model of your own, into build/models/
 
 Each file is read back by its own runtime and compared with Keras on MNIST's test images;
 models/exports.json says how it did. Nothing is replaced unless all of them did well.
@@ -20,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from src import data, evaluation
-from src.config import CLASSES, IMAGE_SHAPE, ROOT, environment, write_json
+from src.config import CLASSES, IMAGE_SHAPE, ROOT, environment, results_dir, write_json
 from src.inference import EXPORTS, open_model, sha256
 from src.models import load_model
 
@@ -258,7 +259,8 @@ def main() -> int:
         return 2
     try:
         path = names[0] if names else MODELS / "robust.keras"
-        found = publish(path, data.load_mnist(), MODELS, ROUNDS)
+        folder = results_dir("models") if names else MODELS
+        found = publish(path, data.load_mnist(), folder, ROUNDS)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

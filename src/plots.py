@@ -52,6 +52,12 @@ STYLE = {
 }
 
 
+def _looks(colours: Sequence[str], markers: str) -> list[tuple[str, str]]:
+    """A colour and a marker for each line: those named, then the rest of the palette."""
+    more = [colour for colour in DIGIT_COLOURS if colour not in colours]
+    return list(zip([*colours, *more], markers + "v<>PX*hpd", strict=False))
+
+
 def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw in the project's style, and close the figure so that a notebook shows it once."""
 
@@ -431,7 +437,7 @@ def plot_calibration(bins: dict[str, dict], coverage: dict, title: str = "") -> 
     `bins` (as evaluation.calibration_bins gives them). Right: the share wrong among the images
     answered against the share refused; `coverage`: name -> (share answered, accuracy)."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.9))
-    looks = list(zip((BLUE, ORANGE, GREEN), "osD", strict=True))
+    looks = _looks((BLUE, ORANGE, GREEN), "osD")
     _draw_bins(left, bins, looks)
     left.set(xscale="log", yscale="log", xlabel="1 - confidence (%)", ylabel="wrong (%)",
              title="as sure as right?")  # fmt: skip
@@ -477,8 +483,8 @@ def plot_robustness(
     disturbance -> (low, high), shaded, which the legend calls `shaded`. `units`: x axes' labels.
     """
     rows = -(-len(curves) // 3)
-    figure, axes = plt.subplots(rows, 3, figsize=(WIDTH, 2.35 * rows), sharey=True)
-    looks = list(zip((GREY, ORANGE, BLUE, RED, GREEN), "sDo^v", strict=True))
+    figure, axes = plt.subplots(rows, 3, figsize=(WIDTH, 2.35 * rows), sharey=True, squeeze=False)
+    looks = _looks((GREY, ORANGE, BLUE, RED, GREEN), "sDo^v")
     for ax, (name, models) in zip(axes.flat, curves.items(), strict=False):
         if name in ranges:
             ax.axvspan(*ranges[name], color=SHADE, zorder=0)
@@ -504,7 +510,7 @@ def plot_robustness(
 def plot_attacks(curves: dict[str, tuple[Sequence, Sequence]], title: str = "") -> Figure:
     """Accuracy against the largest change per pixel; `curves`: name -> (epsilons, accuracies)."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
-    looks = zip((BLUE, RED, ORANGE, GREEN), "osD^", strict=True)
+    looks = _looks((BLUE, RED, ORANGE, GREEN), "osD^")
     for (name, (x, y)), (colour, marker) in zip(curves.items(), looks, strict=False):
         ax.plot(x, 100 * np.asarray(y), marker, ls="-", color=colour, lw=2, label=name)
     ax.set(xlabel="largest change of a pixel (of 0 to 1)", ylabel="accuracy (%)", ylim=(0, 103),
@@ -594,7 +600,7 @@ def plot_ways(table: dict[str, dict[str, dict]], title: str = "", xlabel: str = 
         1, len(starts), figsize=(WIDTH, 1.6 + 0.46 * len(table)), sharey=True, squeeze=False,
         width_ratios=(2, 1)[: len(starts)],
     )  # fmt: skip
-    looks = list(zip((GREY, ORANGE, GREEN, BLUE, RED), "sD^ov", strict=True))
+    looks = _looks((GREY, ORANGE, GREEN, BLUE, RED), "sD^ov")
     for ax, start in zip(axes.flat, starts, strict=True):
         shown = _ways_above(table, ways, start)
         for j, (way, (colour, marker)) in enumerate(zip(ways, looks, strict=False)):
@@ -681,7 +687,7 @@ def plot_costs(rows: list[dict], title: str = "") -> Figure:
              "seconds": "seconds of an epoch"}  # fmt: skip
     scale = {"parameters": 1e3, "multiply_adds": 1e6, "seconds": 1}
     figure, axes = plt.subplots(1, len(costs), figsize=(WIDTH, 3.8), sharey=True)
-    looks = list(zip((GREY, BLUE, RED, GREEN, ORANGE), "sDo^v", strict=True))
+    looks = _looks((GREY, BLUE, RED, GREEN, ORANGE), "sDo^v")
     for ax, (cost, label) in zip(axes, costs.items(), strict=True):
         for row, (colour, marker) in zip(rows, looks, strict=False):
             if row[cost] is not None:

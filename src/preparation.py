@@ -69,7 +69,7 @@ def read_picture(image) -> Picture:
         warnings.filterwarnings("ignore", module="PIL")  # what matters is an error here
         if isinstance(image, str | Path):
             with _open(Path(image)) as opened:
-                image, size = _from_pil(opened)
+                image, size = _from_pil(opened, reduce=True)
         elif isinstance(image, Image.Image):
             image, size = _from_pil(image)
     try:
@@ -108,8 +108,9 @@ def _short(error: Exception) -> str:
     return str(error).partition(": ")[0].split("\n")[0][:80] or type(error).__name__
 
 
-def _from_pil(picture: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
-    """The picture's pixels, a large JPEG's reduced, and its whole size; upright."""
+def _from_pil(picture: Image.Image, reduce: bool = False) -> tuple[np.ndarray, tuple[int, int]]:
+    """The picture's pixels and its whole size; upright. `reduce` decodes a large JPEG at the size
+    that is needed, which changes `picture` itself."""
     width, height = picture.size  # known before anything is decoded
     name = Path(getattr(picture, "filename", "") or "the picture").name
     if width * height > LARGEST:
@@ -119,7 +120,8 @@ def _from_pil(picture: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
     try:
         # a phone's photo (MPO) may hold another, smaller one
         frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
-        picture.draft("RGB", (WORK[1], WORK[1]))  # a JPEG is decoded at the size that is needed
+        if reduce:
+            picture.draft("RGB", (WORK[1], WORK[1]))
         picture = ImageOps.exif_transpose(picture)
         if (picture.width > picture.height) != (width > height):
             width, height = height, width

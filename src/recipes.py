@@ -300,6 +300,8 @@ def check_recipe(recipe: dict) -> None:
     share = recipe["validation"]
     if share not in ("select", "held_back") and not (isinstance(share, float) and 0 < share < 1):
         raise ValueError(f"validation={share!r}: expected a share, 'select' or 'held_back'.")
+    if recipe["images"] and not isinstance(share, float):
+        raise ValueError(f"images: with validation={share!r}, all images are used; give a share.")
     if not 0 <= recipe["label_smoothing"] < 1:
         raise ValueError(f"label_smoothing={recipe['label_smoothing']}: expected 0 to below 1.")
     if recipe["label_smoothing"] and recipe["loss"] != "categorical_crossentropy":

@@ -211,9 +211,11 @@ def test_a_summary_holds_means_over_the_seeds(tiny, tmp_path):
 
 
 def test_an_unknown_recipe_is_named(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["benchmark", "runs", "slow"])
-    assert benchmark.main() == 1
-    assert "no recipe named 'slow'" in capsys.readouterr().err
+    for command, name in (("runs", "slow"), ("runs", "robust"), ("models", "five_conv")):
+        monkeypatch.setattr("sys.argv", ["benchmark", command, name])
+        assert benchmark.main() == 1
+        said = capsys.readouterr().err
+        assert f"no {command} of {name}; there are" in said and "fast, strong" in said
 
 
 def test_images_come_back_from_kaggles_csv_as_they_went_in(sample, tmp_path):

@@ -42,6 +42,12 @@ def test_your_own_result_comes_before_the_published_one(root):
     assert config.find_result("a.json", "figures") == yours
 
 
+def test_looking_for_a_result_makes_no_folder(root):
+    with pytest.raises(FileNotFoundError):
+        config.find_result("a.json")
+    assert not (root / "build").exists()
+
+
 def test_the_sample_is_never_scored_with_mnists_published_model(root):
     (root / "models").mkdir(parents=True)
     (root / "models" / "m.keras").write_text("published")

@@ -430,7 +430,8 @@ def test_the_command_writes_four_files_and_says_how_each_did(
     saved, sample, tmp_path, monkeypatch, capsys, loose
 ):
     folder = tmp_path / "models"
-    monkeypatch.setattr(export, "MODELS", folder)
+    monkeypatch.setenv("MNIST_RESULTS_DIR", str(tmp_path))
+    monkeypatch.setattr(export, "MODELS", tmp_path / "published")
     monkeypatch.setattr(export, "ROUNDS", 1)
     monkeypatch.setattr(data, "load_mnist", lambda: sample)
     monkeypatch.setattr(sys, "argv", ["export", str(saved)])
@@ -450,6 +451,7 @@ def test_the_command_writes_four_files_and_says_how_each_did(
     assert [line.split()[0] for line in shown[-6:]] == ["model.predict", "model(x)", *FILES]
     for name in FILES:
         open_model(folder / name)
+    assert not (tmp_path / "published").exists()
 
 
 def test_nothing_is_replaced_where_a_file_reads_otherwise(
@@ -474,11 +476,12 @@ def test_nothing_is_replaced_where_a_file_reads_otherwise(
 def test_the_command_explains_itself(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["export", *arguments])
     assert export.main() == 2
-    assert "python -m src.export [MODEL.keras]" in capsys.readouterr().out
+    assert "python -m src.export MODEL.keras" in capsys.readouterr().out
 
 
 def test_the_command_names_a_bad_model(sample, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(export, "MODELS", tmp_path / "models")
+    monkeypatch.setenv("MNIST_RESULTS_DIR", str(tmp_path))
+    monkeypatch.setattr(export, "MODELS", tmp_path / "published")
     monkeypatch.setattr(data, "load_mnist", lambda: sample)
     (tmp_path / "text.keras").write_text("no model")
     for arguments, message in (
@@ -489,7 +492,7 @@ def test_the_command_names_a_bad_model(sample, tmp_path, monkeypatch, capsys):
         assert export.main() == 1
         shown = capsys.readouterr()
         assert message in shown.err and not shown.out
-    assert not (tmp_path / "models").exists()
+    assert not list(tmp_path.glob("*/*"))
 
 
 def test_published_exports_are_those_described():

@@ -223,6 +223,13 @@ def test_robustness_shades_the_trained_range_of_its_panel_only():
     np.testing.assert_allclose(axes[0].lines[1].get_ydata(), [100, 70])
 
 
+def test_no_line_is_left_out_beyond_the_named_colours():
+    curves = {"a": {f"model {i}": ([0, 1], [1, 0.5]) for i in range(9)}}
+    lines = plots.plot_robustness(curves, {}, {"a": "u"}, "T").axes[0].lines
+    looks = {(line.get_color(), line.get_marker()) for line in lines}
+    assert len(lines) == len(looks) == 9
+
+
 def test_robustness_says_what_is_shaded_where_anything_is():
     for ranges, labels in (({"b": (0.2, 0.4)}, ["one", "other", "seen"]), ({}, ["one", "other"])):
         figure = plots.plot_robustness(CURVES, ranges, dict.fromkeys("abcd", "u"), shaded="seen")

@@ -311,6 +311,13 @@ def test_a_large_jpeg_is_decoded_small(tmp_path, monkeypatch):
     assert sizes == [(1000, 1200)]  # half: the next smaller has less than 640
 
 
+def test_a_picture_that_was_opened_elsewhere_stays_whole(tmp_path):
+    path = saved(tmp_path, cv2.resize(GREY, (2000, 2400)), "JPEG")
+    with Image.open(path) as picture:
+        assert read_picture(picture).grey.shape == (640, 533)
+        assert picture.size == (2000, 2400)
+
+
 def test_a_strip_has_its_box_inside():
     strip = np.full((10, 40_000), 255, np.uint8)
     strip[2:8, 100:3000] = 0

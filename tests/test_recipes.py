@@ -79,6 +79,7 @@ def test_overrides_replace_plain_fields_and_merge_into_dicts():
         ("fast", {"schedule": "warm"}, "schedule='warm': expected one of constant, one_cycle"),
         ("fast", {"validation": 1.0}, "validation=1.0: expected a share, 'select' or 'held_back'"),
         ("fast", {"label_smoothing": 1}, "label_smoothing=1"),
+        ("fast", {"images": 5000}, "images: with validation='select', all images are used"),
         ("two_conv_plain", {"loss": "sparse_categorical_crossentropy", "label_smoothing": 0.1},
          "label_smoothing: needs loss='categorical_crossentropy'"),
         ("fast", {"network": {"layers": 3}}, "network: no argument 'layers'; there are filters"),
