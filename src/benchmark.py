@@ -11,7 +11,6 @@ All but the last go on where they were stopped; that is one uninterrupted run.
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +21,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from src import corrupt, data, evaluation, models, preparation, training, tuning
-from src.config import CLASSES, IMAGE_SHAPE, ROOT, environment, write_json
+from src.config import CLASSES, IMAGE_SHAPE, ROOT, environment, replacing, write_json
 from src.inference import open_model
 from src.recipes import LADDER, RECIPES, get_recipe
 
@@ -56,10 +55,8 @@ def through_kaggle_csv(digits: data.DigitData, rows: np.ndarray, path: Path):
         names = [f"pixel{i}" for i in range(data.PIXELS)]
         table = pd.DataFrame(digits.x_train[rows].reshape(len(rows), -1), columns=names)
         table.insert(0, "label", digits.y_train[rows])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"partial-{path.name}")
-        table.to_csv(partial, index=False)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            table.to_csv(partial, index=False)
     return data.load_kaggle_csv(path)
 
 
@@ -148,7 +145,6 @@ def run_plan(plan: Iterable[tuple[dict, int, Path]], digits: data.DigitData, tes
         result = run_one(recipe, seed, digits, test)
         if test:  # these may run beside other work; `timing` compares times
             del result["seconds"]
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, result)
         print(f"{path.name}: validation {result['validation']['accuracy']:.2%}", flush=True)
 
@@ -258,7 +254,6 @@ def tuned(digits: data.DigitData, folder: Path = tuning.FOLDER) -> None:
                 "wrong": np.flatnonzero(read != digits.y_train[held]).tolist(),
                 "environment": environment(),
             }
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, result)
             print(f"{path.name}: {len(result['wrong'])} of {len(held):,} wrong", flush=True)
 
@@ -433,7 +428,6 @@ def timing(digits: data.DigitData, path: Path = MODELS / "timing.json", rounds: 
     """
     seconds = {name: [] for name in TIMED}
     first_epoch = {name: [] for name in ONE_EPOCH_TIMED}
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for seed in range(rounds):
         for name in TIMED:
             kept = FOLDER / f"{name}-{seed}.json"

@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,10 +63,23 @@ def environment() -> dict:
     }
 
 
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A place beside `path` to write to, which takes its place when the block ends and goes
+    where the block fails; folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial-{path.name}")  # the ending tells libraries the format
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, content: dict) -> Path:
     """Write `content` as JSON, whole or not at all."""
     path = Path(path)
-    partial = path.with_name(f"partial-{path.name}")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from src.augmentation import augment, vary  # noqa: F401 (lessons say data.augment)
-from src.config import CLASSES, IMAGE_SHAPE, ROOT
+from src.config import CLASSES, IMAGE_SHAPE, ROOT, replacing
 
 PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
 ARRAYS = {  # array: (file name in the original distribution, shape)
@@ -291,7 +291,8 @@ def save_kaggle_submission(path: str | Path, predictions: np.ndarray) -> None:
     """The file that Kaggle takes: ImageId from 1, Label; one row per unlabelled image, in order."""
     labels = check_labels(np.asarray(predictions), "predictions")
     table = pd.DataFrame({"ImageId": np.arange(1, len(labels) + 1), "Label": labels})
-    table.to_csv(path, index=False)
+    with replacing(path) as partial:
+        table.to_csv(partial, index=False)
 
 
 def check_labels(labels: np.ndarray, name: str = "labels") -> np.ndarray:

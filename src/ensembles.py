@@ -10,7 +10,6 @@ Each goes on where it was stopped.
 """
 
 import json
-import os
 import sys
 import time
 import zipfile
@@ -22,7 +21,7 @@ import keras
 import numpy as np
 
 from src import benchmark, data, evaluation, models, training
-from src.config import CLASSES, ROOT, environment, write_json
+from src.config import CLASSES, ROOT, environment, replacing, write_json
 from src.recipes import LONG, MEMBERS, STUDENTS, get_recipe
 
 FOLDER = ROOT / "models" / "ensemble"
@@ -166,10 +165,8 @@ def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
 def save_probabilities(path: Path, probabilities: dict[str, np.ndarray]) -> Path:
     """Write probabilities (n, classes) as float16 logarithms, whole or not at all."""
     logs = {name: np.log(np.clip(p, 1e-9, 1)).astype("f2") for name, p in probabilities.items()}
-    partial = path.with_name(f"partial-{path.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(partial, **logs)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        np.savez_compressed(partial, **logs)
     return path
 
 
@@ -315,10 +312,8 @@ def make_pool(digits: data.DigitData, epochs: int, folder: Path = FOLDER) -> Non
         images = np.rint(images * 255).astype(np.uint8)
         scaled = images / np.float32(255)
         soft = average([_predict(teacher, scaled) for teacher in teachers], names)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"partial-{path.name}")
-        np.savez(partial, images=images[..., 0], soft=soft.astype(np.float32))
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            np.savez(partial, images=images[..., 0], soft=soft.astype(np.float32))
         print(f"{path.name}: the ensemble reads {(soft.argmax(1) == y).mean():.2%}", flush=True)
 
 

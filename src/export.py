@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from src import data, evaluation
-from src.config import CLASSES, IMAGE_SHAPE, ROOT, environment, results_dir, write_json
+from src.config import CLASSES, IMAGE_SHAPE, ROOT, environment, replacing, results_dir, write_json
 from src.inference import EXPORTS, open_model, sha256
 from src.models import load_model
 
@@ -90,15 +90,9 @@ def _check_target(model: keras.Model, path: str | Path, ending: str) -> Path:
 
 def _write(model: keras.Model, path: Path, **how) -> Path:
     """Export beside `path`, then move there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"partial-{path.name}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # Keras' patch of tf2onnx for numpy 2
-            model.export(str(partial), verbose=False, **how)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Keras' patch of tf2onnx for numpy 2
+        model.export(str(partial), verbose=False, **how)
     return path
 
 

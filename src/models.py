@@ -1,7 +1,6 @@
 """The CNN builder, a table of its layers, and saving and loading."""
 
 import math
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import keras
 from keras import layers
 
-from src.config import CLASSES, IMAGE_SHAPE
+from src.config import CLASSES, IMAGE_SHAPE, replacing
 
 READ_ERRORS = (  # RuntimeError comes from h5py, AttributeError from a model that was never built
     *(OSError, ValueError, TypeError, KeyError),
@@ -211,13 +210,11 @@ def save_model(model: keras.Model, path: str | Path) -> Path:
         raise ValueError(f"{path.name}: expected a name ending in .keras, .weights.h5 or .h5.")
     bare = type(model).from_config(model.get_config())  # not compiled, so it has no optimiser
     bare.set_weights(model.get_weights())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"partial-{path.name}")
-    if path.name.endswith(".weights.h5"):
-        bare.save_weights(partial)
-    else:
-        bare.save(partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        if path.name.endswith(".weights.h5"):
+            bare.save_weights(partial)
+        else:
+            bare.save(partial)
     return path
 
 

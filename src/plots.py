@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.spatial import cKDTree
 
-from src.config import CLASSES
+from src.config import CLASSES, replacing
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
 DIGIT_COLOURS = (
@@ -74,8 +74,8 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a PNG at the published resolution, with nothing cut off at the edges."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     return path
 
 

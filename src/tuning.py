@@ -548,7 +548,6 @@ def search(
         make_tuner(kind, folder, **settings).search(x, y, validation_data=validation)
     if me != "worker" and not launched:
         check_completed(project)
-        path.parent.mkdir(parents=True, exist_ok=True)
         found = {"trials": read_trials(project, epochs), "environment": environment()}
         write_json(path, about | found)
 

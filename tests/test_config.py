@@ -42,6 +42,17 @@ def test_your_own_result_comes_before_the_published_one(root):
     assert config.find_result("a.json", "figures") == yours
 
 
+def test_what_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with config.replacing(path) as partial:
+        partial.write_text("old")
+    assert path.read_text() == "old"
+    with pytest.raises(KeyboardInterrupt), config.replacing(path) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+    assert [file.name for file in path.parent.iterdir()] == ["a.txt"] and path.read_text() == "old"
+
+
 def test_looking_for_a_result_makes_no_folder(root):
     with pytest.raises(FileNotFoundError):
         config.find_result("a.json")
