@@ -206,6 +206,7 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(ensembles, "SEEDS", 1)
     monkeypatch.setattr(ensembles, "STUDENT_SEEDS", 2)
     monkeypatch.setattr(ensembles, "POOL", tmp_path / "pool")
+    monkeypatch.setattr(ensembles, "CONTINUED_FOLDER", tmp_path / "continued")
     monkeypatch.setattr(ensembles, "POOL_EPOCHS", 1)
     return tmp_path / "models" / "ensemble"
 
@@ -301,6 +302,35 @@ def test_a_missing_member_is_named(tiny, sample, trained):
     (tiny / "residual-0.npz").unlink()
     with pytest.raises(FileNotFoundError, match="residual-0.npz: no such file"):
         ensembles.declare(sample, tiny)
+
+
+def test_the_second_try_goes_on_from_the_members(tiny, sample, monkeypatch, capsys):
+    still = {"validation": "held_back", "epochs": 1, "optimizer": {"learning_rate": 1e-12}}
+    monkeypatch.setattr(ensembles, "CONTINUED", still)
+    ensembles.train_members(sample, tiny)
+    found = ensembles.continue_members(sample, tiny)
+    kept = {path.stem: path for path in ensembles.CONTINUED_FOLDER.iterdir()}
+    assert set(kept) == {"plain-0", "residual-0"}
+    before, after = (
+        models.load_model(path).get_weights() for path in (tiny / "plain-0.keras", kept["plain-0"])
+    )
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-6)
+    answer = models.load_model(tiny / "plain-0.keras").predict(
+        data.scale_images(sample.x_test), verbose=0
+    )
+    wrong = int((answer.argmax(axis=1) != sample.y_test).sum())
+    assert found["members"]["plain-0"]["errors"] == wrong
+    assert found["ensemble"]["n"] == 360 and len(found["wrong"]) == found["ensemble"]["errors"]
+    assert found["held_back"]["n"] == len(data.split_fit_select_held(sample.y_train)[2])
+    (tiny / "continued.json").unlink()
+    kept["residual-0"].unlink()
+    capsys.readouterr()
+    ensembles.continue_members(sample, tiny)
+    said = capsys.readouterr().out
+    assert "residual-0: trained on" in said and "plain-0: trained on" not in said
+    blind = sample._replace(x_train=None, x_test=None)
+    assert ensembles.continue_members(blind, tiny)["wrong"] == found["wrong"]
 
 
 def test_students_learn_from_the_same_images(tiny, sample, trained, monkeypatch):
