@@ -2,12 +2,12 @@
 
     python -m src.benchmark runs [RECIPE ...]   every seed of the plan: models/benchmarks/
     python -m src.benchmark ladder              one change at a time: models/ladder/
-    python -m src.benchmark models              fast, strong, champion as published: models/
+    python -m src.benchmark models              fast, strong, champion, robust: models/
     python -m src.benchmark tuned               the settings found against `fast`: models/tuning/
     python -m src.benchmark audit               suspicious labels: models/audit.json
     python -m src.benchmark photos              made-up photos and spoilt images: models/photos.json
     python -m src.benchmark timing              times side by side: models/timing.json
-All but the last go on where they were stopped; that is one uninterrupted run.
+The first four go on where they were stopped, and skip what is there; the others start anew.
 """
 
 import json

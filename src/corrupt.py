@@ -139,7 +139,7 @@ def pepper(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def fog(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A pale cloud over everything: up to 0.7 light, with half of the digit's contrast left."""
+    """A pale cloud over everything: up to 0.7 light, a quarter to half of the contrast left."""
     coarse = rng.uniform(0, 1, (len(images), 4, 4))
     clouds = [cv2.resize(field, (28, 28), interpolation=cv2.INTER_CUBIC) for field in coarse]
     cloud = np.clip(np.array(clouds), 0, 1)[..., np.newaxis]
@@ -298,7 +298,9 @@ def photograph(image: np.ndarray, seed: int, frame: int = 480, **strengths) -> n
 def pen_digit(image: np.ndarray, height: float, pen: float, rng, rotation: float = 0) -> np.ndarray:
     """The middle line of a digit's strokes, drawn with a round pen `pen` pixels wide: float
     (h, w), ink 1, no margin; turned by up to `rotation` degrees. `height` is that of the digit
-    before, in pixels; a thinner pen leaves less."""
+    before, in pixels; a thinner pen leaves less. Raises ValueError for an image without ink."""
+    if not image.max() > 0.3:
+        raise ValueError("image: no ink over 0.3: there is no digit to draw again.")
     fine = 4 if height < 400 else 2  # drawn larger, then reduced
     rows, columns = (np.flatnonzero(image.max(axis=a) > 0.3) for a in (1, 0))
     image = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

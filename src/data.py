@@ -344,7 +344,12 @@ def stratified_split(
 
 def split_fit_select_held(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The project's one split, seed 0, as row numbers: 10/12 to fit, 1/12 to select by,
-    1/12 held back. Of MNIST's 60,000 training images: 50,000, 5,000 and 5,000."""
+    1/12 held back. Of MNIST's 60,000 training images: 50,000, 5,000 and 5,000.
+
+    Raises ValueError for fewer than 12 labels, or a digit too rare to split.
+    """
+    if len(labels) < 12:
+        raise ValueError(f"{len(labels)} labels: expected 12 or more for three parts.")
     part = len(labels) // 12
     rest, held = stratified_split(labels, part / len(labels))
     fit, select = stratified_split(labels[rest], part / len(rest))

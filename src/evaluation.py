@@ -1,4 +1,8 @@
-"""Numbers about predictions: labels (n,), predictions (n,), probabilities (n, 10)."""
+"""Numbers about predictions: labels (n,), predictions (n,), probabilities (n, 10).
+
+Where a function takes labels with probabilities, a ValueError says what is wrong with them, as
+check_predictions finds it.
+"""
 
 from collections.abc import Sequence
 
@@ -139,7 +143,8 @@ def confident_mistakes(labels: np.ndarray, probabilities: np.ndarray) -> np.ndar
 
 
 def confused_pairs(matrix: np.ndarray) -> list[tuple[int, int, int]]:
-    """(true, predicted, count) for every kind of mistake in a confusion matrix, most first."""
+    """(true, predicted, count) for every kind of mistake in a confusion matrix (10, 10), most
+    first."""
     pairs = [
         (int(true), int(predicted), int(matrix[true, predicted]))
         for true, predicted in np.argwhere(matrix)
@@ -201,7 +206,8 @@ def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, bins: int = 
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Softmax of the logits divided by `temperature`: above 1, less sure; same predictions."""
+    """Softmax of the logits divided by `temperature` (Guo et al. 2017): probabilities (n, 10) in
+    and out; above 1, less sure; same predictions."""
     logits = np.log(np.clip(probabilities.astype(float), 1e-30, 1)) / temperature
     return softmax(logits, axis=1)
 

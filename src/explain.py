@@ -59,7 +59,8 @@ def last_feature_map(model: keras.Model) -> str:
 
 
 def activations(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """What the named layer gives for the images."""
+    """What the named layer gives for images (n, 28, 28, 1): (n, h, w, maps) or (n, d). Raises
+    KeyError for a layer that the model lacks."""
     inputs, outputs, _ = _trace(model)
     part = keras.Model(inputs, outputs[layer])
     return part.predict(images, batch_size=BATCH, verbose=0)
@@ -79,7 +80,8 @@ def grad_cam(model: keras.Model, images: np.ndarray, digits: np.ndarray) -> np.n
     maps times the gradient of the digit's logit above the mean logit, place by place, summed
     over the maps, cut at 0 and scaled so that each image's largest value is 1. Grad-CAM's mean
     of the gradient over all places is the same before average pooling alone; these networks
-    flatten, or take the largest value, and there it points at paper.
+    flatten, or take the largest value, and there it points at paper. `digits`: (n,). Raises
+    ValueError for a model without feature maps, or that does not end in softmax.
     """
     logits_model(model)  # says what it can't do
     inputs, outputs, before = _trace(model)
@@ -119,7 +121,8 @@ def _gradient_sign(model: keras.Model):
 
 
 def fgsm(model: keras.Model, images: np.ndarray, labels: np.ndarray, epsilon: float) -> np.ndarray:
-    """Images moved by `epsilon` per pixel along the sign of the loss' gradient, kept in [0, 1].
+    """Images (n, 28, 28, 1) moved by `epsilon` per pixel along the sign of the loss' gradient for
+    labels (n,), kept in [0, 1]: an array like `images`. Raises ValueError as logits_model does.
 
     Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples" (2015).
     """
@@ -135,8 +138,8 @@ def pgd(
     steps: int = 20,
     seed: int = 0,
 ) -> np.ndarray:
-    """The same in small steps from a random start, brought back to within `epsilon` of the
-    images, and to [0, 1], after each.
+    """As fgsm, in small steps from a random start, brought back to within `epsilon` of the
+    images, and to [0, 1], after each; float32.
 
     Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018), with
     a step of 2.5 epsilon / steps.

@@ -71,8 +71,8 @@ def predict_digit(image, model=None) -> Prediction:
 
 
 def read_digits(image, model=None) -> list[Prediction]:
-    """All digits in a picture, left to right. Takes and raises what predict_digit does; digits
-    that touch each other are read as one."""
+    """All digits in a picture, left to right. Takes and raises what predict_digit does, but
+    prepares arrays of 28x28 as well; digits that touch each other are read as one."""
     return _predict(find_digits(image), model)
 
 
@@ -82,10 +82,11 @@ def _predict(marks: list[Mark], model) -> list[Prediction]:
     if isinstance(model, str | Path):
         model = Path(model)
         model = _opened(model, model.stat().st_mtime_ns if model.exists() else 0)
-    answers = np.asarray(model(np.stack([mark.pixels for mark in marks]).reshape(-1, *IMAGE_SHAPE)))
+    images = np.stack([mark.pixels for mark in marks]).reshape(-1, *IMAGE_SHAPE)
+    probabilities = np.asarray(model(images))
     return [
         Prediction(int(row.argmax()), float(row.max()), row, *mark)
-        for row, mark in zip(answers, marks, strict=True)
+        for row, mark in zip(probabilities, marks, strict=True)
     ]
 
 

@@ -227,7 +227,10 @@ def load_model(path: str | Path) -> keras.Model:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; 02_training writes the models.")
+        raise FileNotFoundError(
+            f"{path}: no such file; 02_training writes your own, `git "
+            "restore models` brings back the published ones."
+        )
     try:
         if path.suffix == ".keras":
             _check_archive(path)

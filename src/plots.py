@@ -1,6 +1,6 @@
 """Figures: arrays in, matplotlib Figure out. One style, one palette, digits as dark ink on white.
 
-Colours: Okabe and Ito, "Color Universal Design" (2008), which stay apart for colour-blind
+Colours: mostly Okabe and Ito, "Color Universal Design" (2008), which stay apart for colour-blind
 readers; no figure relies on colour alone.
 """
 

@@ -428,7 +428,7 @@ class Mark(NamedTuple):
 
 
 def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labelled places and, per piece of ink, left, top, width, height, area; specks left out."""
+    """Labelled places and, per label, left, top, width, height, area; label 0 is the paper."""
     _, places, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     return places, stats
 
@@ -583,6 +583,8 @@ def centre(ink: np.ndarray) -> np.ndarray:
     """Ink, float (h, w), at most 28x28, in a frame float32 (28, 28) with its centre of mass in
     the middle, as far as the frame allows. Raises ValueError for larger ink, and for none."""
     total = ink.sum()
+    if not total > 0 or max(ink.shape) > SIDE:
+        raise ValueError(f"ink: shape {ink.shape}, sum {total:g}: expected some, within 28x28.")
     out = np.zeros(IMAGE_SHAPE[:2], np.float32)
     corner = []
     for axis, length in enumerate(ink.shape):

@@ -29,7 +29,7 @@ DEFAULTS = {
     "images": None,  # how many of the training images are used at all, stratified; None: all
     "validation": 0.2,  # share kept for validation, or of the project's one split: "select",
     # or "held_back" (the selection images are then fitted, too)
-    "augmentation": {},  # arguments of data.augment: rotation, scale, shear, shift, ...
+    "augmentation": {},  # arguments of augmentation.vary: rotation, scale, shear, shift, ...
     "early_stopping": {},  # arguments of keras.callbacks.EarlyStopping
     "reduce_lr": {},  # arguments of keras.callbacks.ReduceLROnPlateau
     "weight_average": None,  # momentum of a running average of the weights, used at the end

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+from IPython import get_ipython
 from IPython.display import display
 
 from src import data, models
@@ -77,8 +78,6 @@ class LiveProgress(keras.callbacks.Callback):
 
 
 def _in_notebook() -> bool:
-    from IPython import get_ipython
-
     return getattr(get_ipython(), "kernel", None) is not None
 
 

@@ -201,6 +201,11 @@ def test_pen_is_a_share_of_the_digits_height(share):
         assert np.median(widths[widths > 0]) == pytest.approx(share * 240, abs=1.5)
 
 
+def test_a_blank_image_gives_no_photo():
+    with pytest.raises(ValueError, match="no ink over 0.3"):
+        corrupt.pen_digit(np.full((28, 28), 0.2), 100, 4, np.random.default_rng(0))
+
+
 def test_paper_and_ink_have_colours_of_their_own():
     scenes = photos(paper=60, ink=110)
     papers = np.array([np.median(photo, axis=(0, 1)) for photo in scenes])

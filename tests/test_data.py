@@ -555,6 +555,11 @@ def test_stratified_split_refuses(fraction):
         data.stratified_split(np.arange(100) % 10, fraction)
 
 
+def test_three_parts_need_labels():
+    with pytest.raises(ValueError, match="11 labels: expected 12 or more"):
+        data.split_fit_select_held(np.zeros(11, int))
+
+
 @pytest.mark.parametrize("size, part", [(60_000, 5_000), (1437, 119), (1200, 100)])
 def test_split_fit_select_held(size, part):
     labels = np.random.default_rng(2).choice(10, size, p=np.linspace(0.08, 0.12, 10))

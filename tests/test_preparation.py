@@ -121,10 +121,9 @@ def test_stages_end_in_what_the_network_gets_ink_dark():
     np.testing.assert_allclose(1 - shown["20x20 in 28x28"], prepare(drawn()), atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("ink", [np.zeros((20, 20)), np.ones((30, 20))], ids=["none", "too large"])
 def test_ink_that_cannot_be_centred_is_refused(ink):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="expected some, within 28x28"):
         centre(ink)
 
 
