@@ -48,11 +48,9 @@ LOG = logging.getLogger(__name__)
 
 
 def recorded_sha256(listing: str | Path, name: str) -> str | None:
-    """The checksum that the file `listing` holds for the model `name`, as {"sha256": {name: ...}}
-    or {"files": {name: {"sha256": ...}}}; None without one."""
+    """The checksum that the file `listing`, exports.json, holds for the model `name`, or None."""
     try:
-        record = json.loads(Path(listing).read_text(encoding="utf-8"))
-        return record["sha256"][name] if "sha256" in record else record["files"][name]["sha256"]
+        return json.loads(Path(listing).read_text(encoding="utf-8"))["sha256"][name]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
