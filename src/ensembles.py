@@ -26,6 +26,7 @@ from src.config import CLASSES, ROOT, environment, replacing, write_json
 from src.recipes import LONG, MEMBERS, STUDENTS, get_recipe
 
 FOLDER = ROOT / "models" / "ensemble"
+WAYS = ("distilled", "plain")  # of training a student
 SEEDS, STUDENT_SEEDS = 2, 5  # of each member; of each student, distilled and plain
 SHIFTS = {  # one-pixel-shift averaging: (down, right) of each copy
     "none": ((0, 0),),
@@ -462,12 +463,17 @@ def member_rows(folder: Path = FOLDER) -> list[dict]:
 
 def student_rows(folder: Path = FOLDER) -> list[dict]:
     """One dict per student: name, parameters, and the spread (evaluation.spread) over seeds of
-    the test accuracy `distilled`, `plain`, and of their `difference`, seed by seed."""
+    the test accuracy `distilled`, `plain`, and of their `difference`, seed by seed; of the seeds
+    that were trained both ways."""
     rows = []
     for name in STUDENTS:
+        ways = [[folder / f"{name}-{way}-{s}.json" for way in WAYS] for s in range(STUDENT_SEEDS)]
+        pairs = [pair for pair in ways if all(path.exists() for path in pair)]
+        if not pairs:
+            continue
+        columns = zip(*pairs, strict=True)
         found = {
-            kind: [read_student(folder / f"{name}-{kind}-{s}.json") for s in range(STUDENT_SEEDS)]
-            for kind in ("distilled", "plain")
+            way: list(map(read_student, paths)) for way, paths in zip(WAYS, columns, strict=True)
         }
         accuracy = {k: [one["test"]["accuracy"] for one in runs] for k, runs in found.items()}
         accuracy["difference"] = np.subtract(*accuracy.values()).tolist()

@@ -362,6 +362,21 @@ def test_students_learn_from_the_same_images(tiny, sample, trained, monkeypatch)
     assert len(fitted) == 5
 
 
+def test_students_are_compared_over_seeds_trained_both_ways(tiny, monkeypatch):
+    monkeypatch.setattr(ensembles, "STUDENT_SEEDS", 3)
+    assert ensembles.student_rows(tiny) == []
+    scores = {"distilled": (0.9, 0.8, 0.7), "plain": (0.8, 0.8)}
+    for way, accuracies in scores.items():
+        for seed, accuracy in enumerate(accuracies):
+            content = {"settings": {}, "parameters": 7, "test": {"accuracy": accuracy}}
+            ensembles.write_json(tiny / f"pupil-{way}-{seed}.json", content)
+    (row,) = ensembles.student_rows(tiny)
+    assert (row["name"], row["parameters"], row["plain"]["n"]) == ("pupil", 7, 2)
+    assert row["distilled"]["mean"] == pytest.approx(0.85)
+    assert row["difference"]["mean"] == pytest.approx(0.05)
+    assert row["difference"]["sd"] == pytest.approx(0.05 * 2**0.5)
+
+
 def test_a_damaged_student_is_named(tiny, sample):
     path = tiny / "pupil-plain-0.json"
     path.parent.mkdir(parents=True)
