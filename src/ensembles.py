@@ -213,10 +213,12 @@ def check_member(member: str, folder: Path = FOLDER) -> dict:
 
 def read_member(member: str, folder: Path = FOLDER) -> dict:
     """A member's JSON. Raises FileNotFoundError, or ValueError naming one that is damaged."""
-    return _read_json(folder / f"{member}.json", ("settings", "parameters", "select", "held_back"))
+    return read_json(folder / f"{member}.json", ("settings", "parameters", "select", "held_back"))
 
 
-def _read_json(path: Path, needed: Sequence[str] = ()) -> dict:
+def read_json(path: Path, needed: Sequence[str] = ()) -> dict:
+    """A result. Raises FileNotFoundError, or ValueError naming a file that is damaged or lacks
+    one of the `needed` keys."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; `make ensemble` makes what is missing.")
     try:
@@ -243,7 +245,7 @@ def declare(digits: data.DigitData, folder: Path = FOLDER) -> dict:
     one-pixel shifts that make fewest errors there, the fewest shifts of equal ones."""
     path, names = folder / "declared.json", member_names()
     if path.exists():
-        return _read_json(path, ("members", "shifts"))
+        return read_json(path, ("members", "shifts"))
     labels = digits.y_train[data.split_fit_select_held(digits.y_train)[1]]
     scores = {}
     for shifts in SHIFTS:
@@ -265,7 +267,7 @@ def open_test(digits: data.DigitData, folder: Path = FOLDER) -> dict:
     """The declared ensemble, and each member alone, on the test images, once."""
     path, declared = folder / "test.json", declare(digits, folder)
     if path.exists():
-        return _read_json(path, ("ensemble", "members", "wrong"))
+        return read_json(path, ("ensemble", "members", "wrong"))
     images, alone, shifted = data.scale_images(digits.x_test), {}, {}
     for name in declared["members"]:
         model = models.load_model(folder / f"{name}.keras")
@@ -312,7 +314,7 @@ def continue_members(digits: data.DigitData, folder: Path = FOLDER) -> dict:
     """
     path, names = folder / "continued.json", declare(digits, folder)["members"]
     if path.exists():
-        return _read_json(path, ("ensemble", "held_back", "wrong"))
+        return read_json(path, ("ensemble", "held_back", "wrong"))
     held = data.split_fit_select_held(digits.y_train)[2]
     parts = {"held_back": digits.x_train[held], "test": digits.x_test}
     answers: dict[str, list[np.ndarray]] = {part: [] for part in parts}
@@ -438,7 +440,7 @@ def train_students(digits: data.DigitData, folder: Path = FOLDER) -> None:
 
 def read_student(path: Path) -> dict:
     """A student's JSON. Raises FileNotFoundError, or ValueError naming one that is damaged."""
-    return _read_json(path, ("settings", "parameters", "test"))
+    return read_json(path, ("settings", "parameters", "test"))
 
 
 # --- what the notebook and README show ---------------------------------------------------------
@@ -448,7 +450,7 @@ def member_rows(folder: Path = FOLDER) -> list[dict]:
     """One dict per network of the members: name, about, parameters, multiply_adds, seconds (of
     an epoch; None before `timing`), errors (on images held back, of each seed), n (of these)."""
     timed = folder / "timing.json"
-    seconds = _read_json(timed, ("epoch_seconds",)) if timed.exists() else {}
+    seconds = read_json(timed, ("epoch_seconds",)) if timed.exists() else {}
     rows = []
     for name, recipe in MEMBERS.items():
         found = [read_member(f"{name}-{seed}", folder) for seed in range(SEEDS)]

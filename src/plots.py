@@ -661,18 +661,20 @@ def plot_exports(rows: list[dict], title: str = "") -> Figure:
 def plot_sizes(scores: dict[int, dict[str, Sequence[float]]], title: str = "") -> Figure:
     """What ensembles of 1, 2, ... members score: for each measure the mean over all subsets of
     so many, in a band from the best to the worst. `scores`: see ensembles.subset_scores."""
-    labels = {"errors": "errors", "loss": "loss", "calibration_error": "calibration error"}
-    figure, axes = plt.subplots(1, len(labels), figsize=(WIDTH, 3.4))
+    labels = {"errors": "errors", "loss": "loss", "calibration_error": "expected calibration error"}
+    figure, axes = plt.subplots(1, len(labels), figsize=(WIDTH, 3.7))
     sizes = list(scores)
     for ax, (key, label) in zip(axes, labels.items(), strict=True):
         values = [scores[size][key] for size in sizes]
         low, high = [min(v) for v in values], [max(v) for v in values]
-        ax.fill_between(sizes, low, high, color=BLUE, alpha=0.15, lw=0)
-        ax.plot(sizes, [np.mean(v) for v in values], "o-", color=BLUE, ms=5)
+        ax.fill_between(sizes, low, high, color=BLUE, alpha=0.15, lw=0, label="best to worst")
+        means = [np.mean(v) for v in values]
+        ax.plot(sizes, means, "o-", color=BLUE, ms=5, label="mean over subsets of so many")
         ax.set(xlabel="members", title=label)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(axis="y", color="0.9")
     figure.suptitle(title)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -680,24 +682,25 @@ def plot_sizes(scores: dict[int, dict[str, Sequence[float]]], title: str = "") -
 def plot_costs(rows: list[dict], title: str = "") -> Figure:
     """Errors of each network against its parameters, multiply-adds and seconds of an epoch.
 
-    `rows` hold name, errors (of each seed), parameters, multiply_adds, seconds (None where not
-    measured).
+    `rows` hold name, errors (of each seed, side by side), n (images), parameters, multiply_adds,
+    seconds (None where not measured; then they have no panel).
     """
     costs = {"parameters": "parameters (thousands)", "multiply_adds": "multiply-adds (millions)",
              "seconds": "seconds of an epoch"}  # fmt: skip
     scale = {"parameters": 1e3, "multiply_adds": 1e6, "seconds": 1}
+    costs = {k: label for k, label in costs.items() if all(row[k] is not None for row in rows)}
     figure, axes = plt.subplots(1, len(costs), figsize=(WIDTH, 3.8), sharey=True)
     looks = _looks((GREY, BLUE, RED, GREEN, ORANGE), "sDo^v")
     for ax, (cost, label) in zip(axes, costs.items(), strict=True):
+        apart = 0.03 * max(row[cost] for row in rows) / scale[cost]  # of the marks of two seeds
         for row, (colour, marker) in zip(rows, looks, strict=False):
-            if row[cost] is not None:
-                at = row[cost] / scale[cost]
-                ax.plot([at] * len(row["errors"]), row["errors"], marker, color=colour, ms=7,
-                        alpha=0.8, label=row["name"])  # fmt: skip
+            errors = row["errors"]
+            at = row[cost] / scale[cost] + apart * (np.arange(len(errors)) - (len(errors) - 1) / 2)
+            ax.plot(at, errors, marker, color=colour, ms=7, label=row["name"])
         ax.set(xlabel=label)
         ax.margins(x=0.2, y=0.15)
         ax.grid(axis="y", color="0.9")
-    axes[0].set(ylabel="errors")
+    axes[0].set(ylabel=f"errors of {rows[0]['n']:,}")
     axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
     handles, names = axes[0].get_legend_handles_labels()
     figure.suptitle(title)

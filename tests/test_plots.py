@@ -276,7 +276,9 @@ def test_sizes_show_the_mean_in_a_band_from_best_to_worst():
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [0.3, 0.1])
     reach = errors.collections[0].get_paths()[0].vertices
     assert (reach[:, 1].min(), reach[:, 1].max()) == (2, 5)
-    assert off.get_title() == "calibration error"
+    assert off.get_title() == "expected calibration error"
+    legend = [text.get_text() for text in errors.figure.legends[0].get_texts()]
+    assert legend == ["best to worst", "mean over subsets of so many"]
 
 
 def test_costs_show_each_seed_and_leave_out_what_was_not_measured():
@@ -284,8 +286,13 @@ def test_costs_show_each_seed_and_leave_out_what_was_not_measured():
         {"name": "a", "errors": [3, 5], "parameters": 2000, "multiply_adds": 1e6, "seconds": 4.0},
         {"name": "b", "errors": [2, 2], "parameters": 5000, "multiply_adds": 3e6, "seconds": None},
     ]
-    parameters, adds, seconds = plots.plot_costs(rows, "T").axes
-    assert [line.get_xdata()[0] for line in parameters.lines] == [2, 5]
+    rows = [row | {"n": 1234} for row in rows]
+    parameters, adds = plots.plot_costs(rows, "T").axes
+    assert parameters.get_ylabel() == "errors of 1,234"
+    assert [line.get_xdata().mean() for line in parameters.lines] == pytest.approx([2, 5])
     assert [list(line.get_ydata()) for line in adds.lines] == [[3, 5], [2, 2]]
-    assert [line.get_label() for line in seconds.lines] == ["a"]
+    first, second = adds.lines[1].get_xdata()  # two seeds that agree are both seen
+    assert second - first == pytest.approx(0.09)
+    rows[1]["seconds"] = 5.0
+    assert len(plots.plot_costs(rows, "T").axes) == 3
     assert [text.get_text() for text in parameters.figure.legends[0].get_texts()] == ["a", "b"]
