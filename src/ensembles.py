@@ -448,7 +448,8 @@ def read_student(path: Path) -> dict:
 
 def member_rows(folder: Path = FOLDER) -> list[dict]:
     """One dict per network of the members: name, about, parameters, multiply_adds, seconds (of
-    an epoch; None before `timing`), errors (on images held back, of each seed), n (of these)."""
+    an epoch, the fastest of `timing`'s rounds, or None before it), errors (on images held back,
+    of each seed), n (of these)."""
     timed = folder / "timing.json"
     seconds = read_json(timed, ("epoch_seconds",)) if timed.exists() else {}
     rows = []
@@ -457,7 +458,7 @@ def member_rows(folder: Path = FOLDER) -> list[dict]:
         times = seconds.get("epoch_seconds", {}).get(name)
         row = {"name": name, "about": recipe["about"], "epochs": recipe["epochs"]}
         row |= {key: found[0][key] for key in ("parameters", "multiply_adds")}
-        row["seconds"] = float(np.median(times)) if times else None
+        row["seconds"] = min(times) if times else None
         row["errors"] = [one["held_back"]["errors"] for one in found]
         rows.append(row | {"n": found[0]["held_back"]["n"]})
     return rows

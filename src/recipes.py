@@ -90,7 +90,7 @@ RECIPES = {
     },
     "kaggle_conv": {
         "system": "E",
-        "about": "convolutions with dropout on Kaggle's 42,000 images",
+        "about": "convolutions with dropout; 42,000 of MNIST's images, as many as Kaggle's",
         "reported": "98.9%",
         "reported_on": "validation",
         "comparable": True,

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from src.config import ROOT, environment, write_json
+from src.config import ROOT, environment, replacing, write_json
 from src.data import DataUnavailableError, load_mnist
+from src.evaluation import REJECTED_TEST_LABELS
 
 NOTEBOOKS = ROOT / "notebooks"
 TIMES = ROOT / "models" / "notebook_times.json"
@@ -71,15 +72,13 @@ def execute(path: Path, target: Path, values: dict | None = None) -> float:
     )  # fmt: skip
     try:
         client.execute(stderr=subprocess.DEVNULL)  # cells keep theirs; this is the kernel's own
-    except (CellExecutionError, DeadKernelError):
+    except BaseException:  # an interrupt as well: published notebooks stay as they were
         target = ROOT / "build" / "notebooks" / path.name
         raise
     finally:
         _tidy(book)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"partial-{target.name}")
-        nbformat.write(book, partial)
-        os.replace(partial, target)
+        with replacing(target) as partial:
+            nbformat.write(book, partial)
     return time.perf_counter() - started
 
 
@@ -247,18 +246,23 @@ LESSONS = {
     "03_tuning": "a search space, three tuners at equal cost, and whether the winner is any better",
     "04_evaluation": "the test set, once: intervals, whose mistakes, confidence, robustness",
     "05_deployment": "photos of handwriting: prepared step by step, read without TensorFlow",
+    "06_ensembles": "four kinds of network, their average, what it still misses, a small student",
 }
 
 
 def notebooks_table(folder: Path) -> str:
     """README's list of notebooks with what each teaches and the time it took when published."""
     times = _read_json(folder / TIMES.name)
-    lines = ["| notebook | what it teaches | time |", "| --- | --- | --- |"]
+    lines = [
+        f"| notebook | what it teaches | time on {times['environment']['cores']} cores |",
+        "| --- | --- | --- |",
+    ]
     for name, lesson in LESSONS.items():
+        if name not in times["seconds"]:  # not published yet
+            continue
         minutes = times["seconds"][name] / 60
         shown = f"{minutes:.0f} min" if minutes >= 1.5 else f"{60 * minutes:.0f} s"
         lines.append(f"| [{name}](notebooks/{name}.ipynb) | {lesson} | {shown} |")
-    lines.append(f"\nTimes: {_machine(times)}.")
     return "\n".join(lines)
 
 
@@ -331,7 +335,46 @@ def _export_price(exports: dict) -> str:
     )
 
 
-TABLES = {"results": results_table, "photos": photos_table, "notebooks": notebooks_table}
+def ensembles_table(folder: Path) -> str:
+    """README's table of the ensemble, its members and its students on the test images."""
+    from src.ensembles import student_rows
+
+    lines = ["| network | parameters | test accuracy |", "| --- | --- | --- |"]
+    lines += _ensemble_rows(folder / "ensemble")
+    for row in student_rows(folder / "ensemble"):
+        cells = [f"{kind} {_accuracy(row[kind])}" for kind in ("distilled", "plain")]
+        lines.append(f"| `{row['name']}` | {row['parameters']:,} | {'; '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ensemble_rows(folder: Path) -> list[str]:
+    first, second, declared = (
+        _read_json(folder / f"{name}.json") for name in ("test", "continued", "declared")
+    )
+    sizes = [_read_json(folder / f"{name}.json")["parameters"] for name in declared["members"]]
+    alone = [row["accuracy"] for row in first["members"].values()]
+    lines = [
+        f"| one member, mean of {len(alone)} | {min(sizes):,} to {max(sizes):,} "
+        f"| {statistics.mean(alone):.2%}, from {min(alone):.2%} to {max(alone):.2%} |"
+    ]
+    titles = (f"all {len(alone)}, averaged", "second try: the same, trained on")
+    for title, found in zip(titles, (first, second), strict=True):
+        low, high = found["ensemble"]["accuracy_interval"]
+        rejected = sum(row in REJECTED_TEST_LABELS for row in found["wrong"])
+        lines.append(
+            f"| {title} | {sum(sizes):,} | **{found['ensemble']['accuracy']:.2%}** (Wilson's 95% "
+            f"interval {low:.2%} to {high:.2%}); {len(found['wrong'])} wrong, {rejected} of them "
+            "with a label that people rejected |"
+        )
+    return lines
+
+
+TABLES = {
+    "results": results_table,
+    "ensembles": ensembles_table,
+    "photos": photos_table,
+    "notebooks": notebooks_table,
+}
 
 
 def readme_text(text: str, folder: Path) -> str:
@@ -351,7 +394,9 @@ def readme() -> None:
     from src.plots import plot_accuracy_time, save_figure
 
     path = ROOT / "README.md"
-    path.write_text(readme_text(path.read_text(encoding="utf-8"), ROOT / "models"), "utf-8")
+    text = readme_text(path.read_text(encoding="utf-8"), ROOT / "models")
+    with replacing(path) as partial:
+        partial.write_text(text, "utf-8")
     if rows := accuracy_time_rows(ROOT / "models"):
         save_figure(plot_accuracy_time(rows), ROOT / "figures" / "accuracy_time.png")
 
@@ -364,7 +409,7 @@ def main() -> int:
         return 2
     try:
         commands[command](names)
-    except (OSError, ValueError, CellExecutionError, DeadKernelError) as error:
+    except (OSError, ValueError, RuntimeError, CellExecutionError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0

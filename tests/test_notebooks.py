@@ -16,6 +16,7 @@ SMALL = {
     "03_tuning": {"TRIALS": 2, "EPOCHS": 1, "IMAGES": 200},
     "04_evaluation": {"GALLERY": 8, "EVERY": 6, "ATTACKED": 8, "MAPPED": 200},
     "05_deployment": {"PHOTOS": 12, "SHOWN": 4},
+    "06_ensembles": {"TRAIN": 3, "EPOCHS": 1, "GALLERY": 8},
 }
 each_book = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 
@@ -124,7 +125,7 @@ def test_small_runs_write_models_figures_and_numbers(executed):
         "model_architecture.png", "training_history.png", "confusion_matrix.png",
         "sample_predictions.png", "misclassified_samples.png", "tuning_progress.png",
         "tuning_parallel.png", "calibration.png", "robustness.png", "preparation.png",
-        "photos.png", "exports.png",
+        "photos.png", "exports.png", "ensemble_sizes.png", "ensemble_mistakes.png",
     }  # fmt: skip
     history = json.loads((folder / "models/training_history.json").read_text())
     assert len(history["epochs"]["val_loss"]) == 2

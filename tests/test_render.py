@@ -1,5 +1,6 @@
 """Running notebooks, tidying what they leave, and README's tables."""
 
+import itertools
 import json
 import re
 import shutil
@@ -77,6 +78,18 @@ def test_a_failing_cell_is_reported_and_leaves_the_source_alone(folder, monkeypa
     assert path.read_bytes() == before
     left = nbformat.read(folder / "build/notebooks/01_one.ipynb", as_version=4)
     assert left.cells[1].outputs[0].text == "so far\n"
+
+
+def test_an_interrupt_leaves_the_published_notebook_alone(folder, monkeypatch):
+    def interrupted(self, **kwargs):
+        raise KeyboardInterrupt
+
+    path = folder / "notebooks/01_one.ipynb"
+    before = path.read_bytes()
+    monkeypatch.setattr(render.NotebookClient, "execute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        render.execute(path, path)
+    assert path.read_bytes() == before
 
 
 def test_tidy_drops_startup_lines_and_nothing_else():
@@ -211,6 +224,37 @@ def test_the_photos_table_gives_counts_and_prices(results):
     made = render.photos_table(results)
     assert "On the same images, clean: `champion` 99.90%, `robust` 99.80%." in made
     assert "The photos tell the last two rows apart" in made
+
+
+def test_the_ensembles_table_counts_members_misses_and_seeds(tmp_path):
+    folder, kinds = tmp_path / "ensemble", {"distilled": 0.002, "plain": 0.0}
+    folder.mkdir()
+
+    def write(name, **content):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+    write("declared", members=["a-0", "b-0"])
+    write("a-0", parameters=1000)
+    write("b-0", parameters=234)
+    members = {"a-0": {"accuracy": 0.99}, "b-0": {"accuracy": 0.98}}
+    ensemble = {"accuracy": 0.995, "accuracy_interval": [0.99, 0.998]}
+    write("test", ensemble=ensemble, members=members, wrong=[1, 947, 9729])
+    write("continued", ensemble=ensemble, wrong=[2, 3])
+    for name, parameters in (("student", 999), ("small_student", 99)):
+        for (kind, gain), seed in itertools.product(kinds.items(), range(5)):
+            test = {"accuracy": 0.99 + gain + (0.001 if seed == 0 else 0)}
+            write(f"{name}-{kind}-{seed}", settings={}, parameters=parameters, test=test)
+    assert render.ensembles_table(tmp_path).splitlines()[2:] == [
+        "| one member, mean of 2 | 234 to 1,000 | 98.50%, from 98.00% to 99.00% |",
+        "| all 2, averaged | 1,234 | **99.50%** (Wilson's 95% interval 99.00% to 99.80%); 3 wrong, "
+        "2 of them with a label that people rejected |",
+        "| second try: the same, trained on | 1,234 | **99.50%** (Wilson's 95% interval 99.00% to "
+        "99.80%); 2 wrong, 0 of them with a label that people rejected |",
+        "| `student` | 999 | distilled **99.22** ± 0.04% (5), 99.16 to 99.28; "
+        "plain **99.02** ± 0.04% (5), 98.96 to 99.08 |",
+        "| `small_student` | 99 | distilled **99.22** ± 0.04% (5), 99.16 to 99.28; "
+        "plain **99.02** ± 0.04% (5), 98.96 to 99.08 |",
+    ]
 
 
 def test_the_published_figure_is_the_one_that_the_json_gives(tmp_path):
