@@ -411,13 +411,13 @@ def train_student(recipe: dict, digits: data.DigitData, seed: int, distilled: bo
 def train_students(digits: data.DigitData, folder: Path = FOLDER) -> None:
     """Each student and seed, distilled and plain, scored on test at its end; of seed 0 the
     distilled network is published."""
-    make_pool(digits, POOL_EPOCHS, folder)
     plan = [(n, s, d) for s in range(STUDENT_SEEDS) for n in STUDENTS for d in (True, False)]
     for name, seed, distilled in plan:
         recipe = get_recipe(name)
         path = folder / f"{name}-{'distilled' if distilled else 'plain'}-{seed}.json"
         if _is_done(path, recipe, read_student):
             continue
+        make_pool(digits, POOL_EPOCHS, folder)  # what is there is kept
         model = train_student(recipe, digits, seed, distilled)
         select, held = data.split_fit_select_held(digits.y_train)[1:]
         if distilled and seed == 0:

@@ -1,6 +1,7 @@
 """Averages against cases worked out by hand; members and students trained on a few images."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -360,6 +361,9 @@ def test_students_learn_from_the_same_images(tiny, sample, trained, monkeypatch)
     (tiny / runs[3]).unlink()
     ensembles.train_students(sample, tiny)
     assert len(fitted) == 5
+    shutil.rmtree(ensembles.POOL)
+    ensembles.train_students(sample, tiny)
+    assert len(fitted) == 5 and not ensembles.POOL.exists()  # nothing lacks, so nothing is made
 
 
 def test_students_are_compared_over_seeds_trained_both_ways(tiny, monkeypatch):
