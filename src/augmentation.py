@@ -18,7 +18,8 @@ def vary(images, labels, seed, outliers: float = 0.0, **changes):
     if outliers:
         if len(labels.shape) != 2:
             raise ValueError(f"labels: shape {labels.shape}, expected (n, {CLASSES}) for outliers.")
-        draws = tf.random.stateless_uniform((2, tf.shape(images)[0], 1, 1, 1), seed)
+        own = tf.random.fold_in(seed, 1)  # `seed` itself would tie outliers to their rotation
+        draws = tf.random.stateless_uniform((2, tf.shape(images)[0], 1, 1, 1), own)
         other = tf.roll(images, 1, 0)[:, ::-1]
         left = tf.cast(tf.range(IMAGE_SHAPE[1]) < IMAGE_SHAPE[1] // 2, images.dtype)
         left = left[tf.newaxis, tf.newaxis, :, tf.newaxis]
@@ -83,7 +84,7 @@ def _bend(images, matrices, seed, size):
 
     n, side = tf.shape(images)[0], IMAGE_SHAPE[0]
     wide = side + 4  # two pixels of paper on either side
-    draws = tf.random.stateless_normal((n, 5, 5, 2), seed) * size
+    draws = tf.random.stateless_normal((n, 5, 5, 2), tf.random.fold_in(seed, 2)) * size
     moves = tf.image.resize(draws, (side, side), "bicubic")
     x, y = tf.meshgrid(*[tf.range(side, dtype=tf.float32)] * 2)
     a, b, x0, c, d, y0 = (matrices[:, i, tf.newaxis, tf.newaxis] for i in range(6))

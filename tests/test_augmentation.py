@@ -154,6 +154,19 @@ def test_outliers_have_even_labels_and_the_rest_is_left_alone(images, sample, sh
     assert np.logical_or(*kinds).all() and all(0.3 < kind.mean() < 0.7 for kind in kinds)
 
 
+def test_outliers_are_turned_as_all_others_are():
+    bars = np.zeros((2000, 28, 28, 1), np.float32)
+    bars[:, 4:24, 13:15] = 1
+    labels = data.one_hot(np.zeros(len(bars), int))
+    turned, given = (p.numpy() for p in vary(bars, labels, (5, 6), outliers=0.3, rotation=15.0))
+    rows, columns = np.mgrid[:28, :28] - 13.5
+    ink = turned[..., 0]
+    slants = (ink * rows * columns).sum(axis=(1, 2)) / (ink * rows**2).sum(axis=(1, 2))
+    chosen = given[:, 1] > 0
+    assert abs(np.corrcoef(chosen, slants)[0, 1]) < 0.1
+    assert slants[chosen].min() < -0.2 and slants[chosen].max() > 0.2
+
+
 def test_without_outliers_labels_pass_whatever_their_form(images):
     for labels in (np.arange(5), data.one_hot(np.arange(5))):
         changed, given = vary(images[:5], labels, (1, 2))
