@@ -410,7 +410,7 @@ def photos(digits: data.DigitData, path: Path = MODELS / "photos.json") -> None:
             for model, read in readers.items()
         }
     for kind, pictures in (
-        ("letters", corrupt.letters()[0]),
+        ("letters", corrupt.letters()),
         ("scribbles", corrupt.scribbles(500)),
     ):
         nothing = np.full(len(pictures), CLASSES)  # no digit is right

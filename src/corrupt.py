@@ -6,9 +6,12 @@ or spoilt. Photos, letters and scribbles are larger, uint8, dark ink on light pa
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from skimage.morphology import skeletonize
 
@@ -218,19 +221,25 @@ def scribbles(n: int, seed: int = 0) -> np.ndarray:
     return out
 
 
-def letters(seed: int = 0) -> tuple[np.ndarray, list[str]]:
-    """Capital letters in OpenCV's eight line-drawn fonts, uint8 (208, 112, 112), dark on light,
-    and which letter each is."""
-    rng, pictures, names = np.random.default_rng(seed), [], []
-    for font in range(8):
+FONTS = (
+    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono-Oblique", "STIXGeneral",
+    "STIXGeneralBolIta", "cmr10", "cmtt10",
+)  # fmt: skip
+
+
+def letters(seed: int = 0) -> np.ndarray:
+    """The capital letters in eight of the fonts that matplotlib brings, uint8 (208, 112, 112),
+    dark on light, font by font from A to Z, each at a height of its own."""
+    rng, pictures = np.random.default_rng(seed), []
+    folder = Path(get_data_path(), "fonts", "ttf")
+    for name in FONTS:
         for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
-            sheet = np.full((112, 112), 255, np.uint8)
-            (wide, high), _ = cv2.getTextSize(letter, font, 2.2, 5)
-            corner = ((112 - wide) // 2 + int(rng.integers(-8, 9)), (112 + high) // 2)
-            cv2.putText(sheet, letter, corner, font, 2.2, 0, 5, cv2.LINE_AA)
-            pictures.append(sheet)
-            names.append(letter)
-    return np.array(pictures), names
+            font = ImageFont.truetype(folder / f"{name}.ttf", int(rng.integers(64, 89)))
+            sheet = Image.new("L", (112, 112), 255)
+            middle = (56 + int(rng.integers(-8, 9)), 56)
+            ImageDraw.Draw(sheet).text(middle, letter, 0, font, "mm")
+            pictures.append(np.asarray(sheet))
+    return np.array(pictures)
 
 
 # --- synthetic photos ------------------------------------------------------------------------

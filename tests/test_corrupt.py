@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from src import corrupt
+from src import corrupt, preparation
 
 
 def bar(rows=slice(8, 20), columns=slice(13, 15)):
@@ -132,10 +132,18 @@ def test_pictures_of_no_digit():
     assert len(np.unique(marks.reshape(12, -1), axis=0)) == 12
     assert np.array_equal(marks, corrupt.scribbles(12, seed=2))
     assert 0.03 < (marks < 128).mean() < 0.3 and (marks[:, :8] == 255).all()
-    letters, names = corrupt.letters()
+
+
+def test_letters_in_fonts_that_differ():
+    letters = corrupt.letters()
     assert letters.shape == (208, 112, 112) and letters.dtype == np.uint8
-    assert names == list("ABCDEFGHIJKLMNOPQRSTUVWXYZ") * 8
-    assert ((letters < 128).mean(axis=(1, 2)) > 0.01).all()
+    ink = letters < 128
+    assert (ink.mean(axis=(1, 2)) > 0.01).all()
+    assert not ink[:, [0, -1]].any() and not ink[:, :, [0, -1]].any()  # none is cut
+    read = [preparation.prepare(letter).ravel() for letter in letters]
+    for of_one_letter in np.reshape(read, (8, 26, 784)).swapaxes(0, 1):
+        apart = np.abs(of_one_letter[:, np.newaxis] - of_one_letter).max(axis=2)
+        assert apart[~np.eye(8, dtype=bool)].min() > 0.3, apart.round(2)
 
 
 # --- synthetic photos ------------------------------------------------------------------------
