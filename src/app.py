@@ -102,7 +102,10 @@ def upright(image) -> tuple[Image.Image, tuple[int, int]]:
     nothing is checked here, and Pillow's own errors are raised for others."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
-    picture = image if isinstance(image, Image.Image) else Image.open(image)
+    if not isinstance(image, Image.Image):
+        with Image.open(image) as picture:
+            return upright(picture)
+    picture = image
     turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: on its side
     size = picture.size[::-1] if turned else picture.size
     picture.draft("RGB", (SHOWN, SHOWN))  # a JPEG is decoded at about that size

@@ -10,7 +10,6 @@
 The first four go on where they were stopped, and skip what is there; the others start anew.
 """
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,20 +22,17 @@ from sklearn.model_selection import StratifiedKFold
 from src import corrupt, data, evaluation, models, preparation, training, tuning
 from src.config import CLASSES, IMAGE_SHAPE, ROOT, environment, replacing, write_json
 from src.inference import open_model
-from src.recipes import LADDER, RECIPES, get_recipe
+from src.recipes import LADDER, RECIPES, get_recipe, settings
+from src.results import MODELS, RUNS, STEPS, read_result
+from src.training import score
 
-MODELS = ROOT / "models"
-FOLDER, STEPS = MODELS / "benchmarks", MODELS / "ladder"
 SEEDS = {name: 5 for name in RECIPES} | {"sprint": 20, "fast": 10, "champion": 3}
 SEEDS["robust"] = 0  # not made for clean images: `photos` is its benchmark
-LADDER_SEEDS = 3
+LADDER_SEEDS = 1
 COMPARED = 5  # seeds of the tuned settings and of `fast`
 PUBLISHED = ("fast", "strong", "champion", "robust")
 TIMED = ("sprint", "fast", "keras_io_convnet", *[n for n in RECIPES if RECIPES[n].get("system")])
 ONE_EPOCH_TIMED = ("strong", "champion")  # times the number of epochs: the rest would take hours
-SHOWN = ("about", "system", "reported", "reported_on", "comparable")  # recipe fields to show
-NEEDED = ("recipe", "seed", "settings", "epochs", "parameters", "multiply_adds", "validation")
-DESCRIBES = ("name", *SHOWN, "ours")  # fields of a recipe that no training depends on
 
 
 class KeepWeights(keras.callbacks.Callback):
@@ -58,13 +54,6 @@ def through_kaggle_csv(digits: data.DigitData, rows: np.ndarray, path: Path):
         with replacing(path) as partial:
             table.to_csv(partial, index=False)
     return data.load_kaggle_csv(path)
-
-
-def score(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict:
-    """n, errors, accuracy and loss on uint8 images."""
-    probabilities = model.predict(data.scale_images(images), batch_size=500, verbose=0)
-    found = evaluation.evaluate(labels, probabilities)
-    return {name: found[name] for name in ("n", "errors", "accuracy", "loss")}
 
 
 def run_one(recipe: dict, seed: int, digits: data.DigitData, test: bool = True) -> dict:
@@ -93,14 +82,14 @@ def run_one(recipe: dict, seed: int, digits: data.DigitData, test: bool = True) 
         "training_accuracy": trained.history["accuracy"][-1],  # an average over the last epoch
         "validation": score(trained.model, images[trained.val_rows], labels[trained.val_rows]),
     }
+    if test and recipe["validation"] == "select":
+        held = data.split_fit_select_held(labels)[2]
+        result["held_back"] = score(trained.model, images[held], labels[held])
     if test:
-        if recipe["validation"] == "select":
-            held = data.split_fit_select_held(labels)[2]
-            result["held_back"] = score(trained.model, images[held], labels[held])
         result["test"] = score(trained.model, digits.x_test, digits.y_test)
-        if recipe["validation"] != "select" or recipe["name"] == "strong":
-            # for contrast only: what choosing the epoch on the test set would give
-            result["peak_test_accuracy"] = peak(trained.model, keep.weights, digits)
+    if test and (recipe["validation"] != "select" or recipe["name"] == "strong"):
+        # for contrast only: what choosing the epoch on the test set would give
+        result["peak_test_accuracy"] = peak(trained.model, keep.weights, digits)
     return result | {"environment": environment()}
 
 
@@ -111,23 +100,6 @@ def peak(model: keras.Model, weights: list, digits: data.DigitData) -> float:
         model.set_weights(values)
         best = max(best, score(model, digits.x_test, digits.y_test)["accuracy"])
     return best
-
-
-def settings(recipe: dict) -> dict:
-    """What of a recipe a training depends on, as JSON holds it."""
-    return json.loads(json.dumps({k: v for k, v in recipe.items() if k not in DESCRIBES}))
-
-
-def read_result(path: Path, needed: tuple[str, ...] = ("test",), always=NEEDED) -> dict:
-    """One run's JSON. Raises ValueError naming a file that is damaged or incomplete."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in (*always, *needed) if key not in result]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path.name}: damaged ({error}).") from error
-    if missing:
-        raise ValueError(f"{path.name}: incomplete, without {', '.join(missing)}.")
-    return result
 
 
 def run_plan(plan: Iterable[tuple[dict, int, Path]], digits: data.DigitData, test: bool) -> None:
@@ -149,7 +121,7 @@ def run_plan(plan: Iterable[tuple[dict, int, Path]], digits: data.DigitData, tes
         print(f"{path.name}: validation {result['validation']['accuracy']:.2%}", flush=True)
 
 
-def runs(digits: data.DigitData, names: list[str], folder: Path = FOLDER) -> None:
+def runs(digits: data.DigitData, names: list[str], folder: Path = RUNS) -> None:
     """All seeds of the plan, the first seed of every recipe before the second."""
     plan = [(seed, name) for name in names or RECIPES for seed in range(SEEDS[name])]
     plan.sort(key=lambda pair: pair[0])
@@ -230,7 +202,6 @@ def tuned(digits: data.DigitData, folder: Path = tuning.FOLDER) -> None:
     """The best settings of the published searches, and `fast`, in turn with COMPARED seeds:
     which of the images held back each run reads wrong."""
     found = tuning.recipe_from(tuning.best_trial(folder)["values"])
-    held = data.split_fit_select_held(digits.y_train)[2]
     for seed in range(COMPARED):
         for name, recipe in (("tuned", found), ("fast", get_recipe("fast"))):
             path = folder / "compared" / f"{name}-{seed}.json"
@@ -241,21 +212,27 @@ def tuned(digits: data.DigitData, folder: Path = tuning.FOLDER) -> None:
                 pass
             except ValueError as error:
                 print(f"{error} It is run again.", flush=True)
-            keras.utils.clear_session()
-            trained = training.train(recipe, digits.x_train, digits.y_train, seed)
-            images = data.scale_images(digits.x_train[held])
-            read = trained.model.predict(images, batch_size=500, verbose=0).argmax(axis=1)
-            result = {
-                "seed": seed,
-                "settings": settings(recipe),
-                "seconds": trained.seconds,
-                "parameters": trained.model.count_params(),
-                "n": len(held),
-                "wrong": np.flatnonzero(read != digits.y_train[held]).tolist(),
-                "environment": environment(),
-            }
+            result = _wrong_when_held_back(recipe, seed, digits)
             write_json(path, result)
-            print(f"{path.name}: {len(result['wrong'])} of {len(held):,} wrong", flush=True)
+            print(f"{path.name}: {len(result['wrong'])} of {result['n']:,} wrong", flush=True)
+
+
+def _wrong_when_held_back(recipe: dict, seed: int, digits: data.DigitData) -> dict:
+    """A run of `tuned`: rows of the images held back, among these, that it reads wrong."""
+    keras.utils.clear_session()
+    trained = training.train(recipe, digits.x_train, digits.y_train, seed)
+    held = data.split_fit_select_held(digits.y_train)[2]
+    images = data.scale_images(digits.x_train[held])
+    predicted = trained.model.predict(images, batch_size=500, verbose=0).argmax(axis=1)
+    return {
+        "seed": seed,
+        "settings": settings(recipe),
+        "seconds": trained.seconds,
+        "parameters": trained.model.count_params(),
+        "n": len(held),
+        "wrong": np.flatnonzero(predicted != digits.y_train[held]).tolist(),
+        "environment": environment(),
+    }
 
 
 def _read_run(path: Path, recipe: dict) -> dict:
@@ -284,12 +261,10 @@ def compare_tuned(folder: Path = tuning.FOLDER) -> dict:
     seconds = {k: np.array([run["seconds"] for run in found]) for k, found in runs.items()}
     gain = right["tuned"].astype(float) - right["fast"]  # a row per seed, a column per image
     over_seeds, over_images = (evaluation.spread(gain.mean(axis=axis)) for axis in (1, 0))
+    lows, highs = ([part[end] for part in (over_seeds, over_images)] for end in ("low", "high"))
     verdict = "no difference shown"
-    for word, sign in (("better", 1), ("worse", -1)):
-        if all(
-            sign * part[end] > 0 for part in (over_seeds, over_images) for end in ("low", "high")
-        ):
-            verdict = f"tuned is {word}"
+    if min(lows) > 0 or max(highs) < 0:
+        verdict = "tuned is better" if min(lows) > 0 else "tuned is worse"
     return {
         "n": n,
         "parameters": {k: found[0]["parameters"] for k, found in runs.items()},
@@ -313,35 +288,40 @@ def audit(digits: data.DigitData, path: Path = MODELS / "audit.json", folds: int
     from cleanlab.rank import get_label_quality_scores
 
     labels = digits.y_train.astype(int)
+    probabilities = _out_of_fold(digits.x_train, labels, folds)
+    predicted = probabilities.argmax(axis=1)
+    quality = get_label_quality_scores(labels, probabilities)
+    rows = np.argsort(quality, kind="stable")[:100]
+    suspects = pd.DataFrame(
+        {
+            "row": rows,
+            "label": labels[rows],
+            "predicted": predicted[rows],
+            "probability": probabilities[rows].max(axis=1),
+            "quality": quality[rows],
+        }
+    )
+    found = {
+        "images": len(labels),
+        "accuracy": float((predicted == labels).mean()),
+        "above_threshold": int(find_label_issues(labels, probabilities).sum()),
+        "suspects": suspects.to_dict("records"),
+    }
+    write_json(path, found | {"environment": environment()})
+
+
+def _out_of_fold(images: np.ndarray, labels: np.ndarray, folds: int) -> np.ndarray:
+    """Probabilities (n, 10) from networks that were not trained on the image that they read."""
     probabilities = np.zeros((len(labels), CLASSES))
     recipe = get_recipe("fast", validation=0.01)
     parts = StratifiedKFold(folds, shuffle=True, random_state=0).split(labels, labels)
     for fold, (fit, out) in enumerate(parts):
         keras.utils.clear_session()
-        model = training.train(recipe, digits.x_train[fit], labels[fit], seed=fold).model
-        images = data.scale_images(digits.x_train[out])
-        probabilities[out] = model.predict(images, batch_size=500, verbose=0)
+        model = training.train(recipe, images[fit], labels[fit], seed=fold).model
+        scaled = data.scale_images(images[out])
+        probabilities[out] = model.predict(scaled, batch_size=500, verbose=0)
         print(f"fold {fold + 1} of {folds}", flush=True)
-    quality = get_label_quality_scores(labels, probabilities)
-    ranked = np.argsort(quality, kind="stable")[:100]
-    suspects = [
-        {
-            "row": int(row),
-            "label": int(labels[row]),
-            "predicted": int(probabilities[row].argmax()),
-            "probability": float(probabilities[row].max()),
-            "quality": float(quality[row]),
-        }
-        for row in ranked
-    ]
-    right = probabilities.argmax(axis=1) == labels
-    found = {
-        "images": len(labels),
-        "accuracy": float(right.mean()),
-        "above_threshold": int(find_label_issues(labels, probabilities).sum()),
-        "suspects": suspects,
-    }
-    write_json(path, found | {"environment": environment()})
+    return probabilities
 
 
 PREPARED = {
@@ -368,7 +348,8 @@ def prepare_all(pictures: Iterable, prepare) -> tuple[np.ndarray, list[int]]:
 
 def read_photos(pictures: Iterable, labels: np.ndarray, prepare, read) -> dict:
     """How a way of preparing and a model do on pictures: accuracy with its 95% interval, the
-    share both wrong and over 0.9 sure, and the share refused (which count as wrong)."""
+    share both wrong and over 0.9 sure, the share refused (which count as wrong), and `right`,
+    a boolean per picture."""
     pixels, refused = prepare_all(pictures, prepare)
     probabilities = np.asarray(read(pixels))
     right = probabilities.argmax(axis=1) == labels[: len(pixels)]
@@ -380,6 +361,7 @@ def read_photos(pictures: Iterable, labels: np.ndarray, prepare, read) -> dict:
         "interval": evaluation.accuracy_interval(int(right.sum()), len(right)),
         "wrong_and_sure": float((sure & ~right).mean()),
         "refused": len(refused) / len(right),
+        "right": right,
     }
 
 
@@ -389,36 +371,60 @@ def photos(digits: data.DigitData, path: Path = MODELS / "photos.json") -> None:
     images spoilt in twelve ways; and the share of letters and scribbles that are answered with
     over 0.9 confidence. All with their numbers of pictures."""
     rows = np.random.default_rng(0).permutation(len(digits.x_test))[:PHOTOS]
-    images, labels = digits.x_test[rows] / np.float32(255), digits.y_test[rows]
+    images, labels = data.scale_images(digits.x_test[rows]), digits.y_test[rows]
     readers = {name: open_model(MODELS / name) for name in ("champion.keras", "robust.onnx")}
-    found = {"photos": {}, "spoilt_images": len(images), "spoilt": {}, "no_digit": {}}
+    kinds, compared = _by_kind(images[..., 0], labels, readers)
+    found = {
+        "photos": kinds,
+        "robust_against_champion": compared,
+        "spoilt_images": len(images),
+        "spoilt": _by_spoiling(images, labels, readers),
+        "no_digit": _without_digit(readers),
+    }
+    write_json(path, found | {"environment": environment()})
+
+
+def _by_kind(images: np.ndarray, labels: np.ndarray, readers: dict) -> tuple[dict, dict]:
+    """Kind of disturbance -> way of PREPARED -> what read_photos says; and McNemar's test of the
+    last two ways, robust as `a`, on all kinds together."""
+    found, compared = {}, {}
     for kind, strengths in {"all together": {}, **corrupt.KINDS}.items():
-        n = BY_KIND if strengths else PHOTOS
-        pictures = [corrupt.photograph(images[i], SCENES + i, **strengths) for i in range(n)]
-        found["photos"][kind] = {
+        shown = images[: BY_KIND if strengths else PHOTOS]
+        pictures = [corrupt.photograph(x, SCENES + i, **strengths) for i, x in enumerate(shown)]
+        found[kind] = {
             way: read_photos(pictures, labels, prepare, readers[model])
             for way, (prepare, model) in PREPARED.items()
         }
-        print(
-            kind, {k: round(v["accuracy"], 4) for k, v in found["photos"][kind].items()}, flush=True
-        )
-    clean = data.scale_images(digits.x_test[rows])
+        right = {way: row.pop("right") for way, row in found[kind].items()}
+        if not strengths:
+            champion, robust = list(right.values())[2:]
+            compared = evaluation.mcnemar(robust, champion)
+        print(kind, {way: round(float(some.mean()), 4) for way, some in right.items()}, flush=True)
+    return found, compared
+
+
+def _by_spoiling(images: np.ndarray, labels: np.ndarray, readers: dict) -> dict:
+    """Way of spoiling images (n, 28, 28, 1) -> model -> accuracy."""
+    found = {}
     for kind, spoil in {"none": lambda images, rng: images, **corrupt.SPOILT}.items():
-        spoilt = np.clip(spoil(clean, np.random.default_rng(0)), 0, 1).astype(np.float32)
-        found["spoilt"][kind] = {
+        spoilt = np.clip(spoil(images, np.random.default_rng(0)), 0, 1).astype(np.float32)
+        found[kind] = {
             model: float((read(spoilt).argmax(axis=1) == labels).mean())
             for model, read in readers.items()
         }
-    for kind, pictures in (
-        ("letters", corrupt.letters()),
-        ("scribbles", corrupt.scribbles(500)),
-    ):
+    return found
+
+
+def _without_digit(readers: dict) -> dict:
+    """Letters and scribbles -> prepared way -> n and the share answered over 0.9 sure."""
+    found = {}
+    for kind, pictures in (("letters", corrupt.letters()), ("scribbles", corrupt.scribbles(500))):
         nothing = np.full(len(pictures), CLASSES)  # no digit is right
-        found["no_digit"][kind] = {}
+        found[kind] = {}
         for way, (prepare, model) in list(PREPARED.items())[2:]:
             row = read_photos(pictures, nothing, prepare, readers[model])
-            found["no_digit"][kind][way] = {key: row[key] for key in ("n", "wrong_and_sure")}
-    write_json(path, found | {"environment": environment()})
+            found[kind][way] = {key: row[key] for key in ("n", "wrong_and_sure")}
+    return found
 
 
 def timing(digits: data.DigitData, path: Path = MODELS / "timing.json", rounds: int = 3):
@@ -430,7 +436,7 @@ def timing(digits: data.DigitData, path: Path = MODELS / "timing.json", rounds: 
     first_epoch = {name: [] for name in ONE_EPOCH_TIMED}
     for seed in range(rounds):
         for name in TIMED:
-            kept = FOLDER / f"{name}-{seed}.json"
+            kept = RUNS / f"{name}-{seed}.json"
             result = run_one(get_recipe(name), seed, digits, test=not kept.exists())
             seconds[name].append(result.pop("seconds"))
             if not kept.exists():
@@ -441,105 +447,6 @@ def timing(digits: data.DigitData, path: Path = MODELS / "timing.json", rounds: 
             first_epoch[name].append(run["seconds"])
     found = {"seconds": seconds, "one_epoch": first_epoch, "environment": environment()}
     write_json(path, found)
-
-
-def read_timing(folder: Path = MODELS) -> dict[str, list[float]]:
-    """Seconds of each round's training by recipe, those timed for an epoch times their epochs;
-    nothing before the first timing."""
-    path = folder / "timing.json"
-    if not path.exists():
-        return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    long = {name: (RECIPES[name]["epochs"], times) for name, times in found["one_epoch"].items()}
-    return found["seconds"] | {
-        n: [epochs * t for t in times] for n, (epochs, times) in long.items()
-    }
-
-
-def verdict(recipe: dict, accuracies: list[float]) -> str:
-    """What several runs' accuracies say of the figure that the system states.
-
-    Empty before the third run. The figure is compared with the interval where one more run
-    would fall in 95% of cases, mean ± t sd √(1 + 1/n) (Hahn and Meeker, "Statistical
-    Intervals", 1991), widened by the figure's rounding. "below" where the sizes are our choice,
-    "not supported" where the system gives them.
-    """
-    if not recipe["reported"] or len(accuracies) < 3:
-        return ""
-    digits = recipe["reported"].rstrip("%")
-    stated, rounding = float(digits) / 100, 0.5 * 10.0 ** -(len(digits.partition(".")[2]) + 2)
-    found, n = evaluation.spread(accuracies), len(accuracies)
-    margin = (found["high"] - found["mean"]) * np.sqrt(n + 1) + rounding
-    if abs(stated - found["mean"]) <= margin:
-        return "reproduced"
-    if stated < found["mean"]:
-        return "above"
-    return "below" if recipe["comparable"] else "not supported"
-
-
-def summarize(folder: Path = FOLDER) -> dict[str, dict]:
-    """For each recipe with results: its test accuracy as n, mean, sd and 95% interval over
-    seeds, means of the other figures, and the verdict on the figure that the system states."""
-    rows = {}
-    for name in RECIPES:
-        recipe = get_recipe(name)
-        found = [read_result(path) for path in sorted(folder.glob(f"{name}-*.json"))]
-        if not found:
-            continue
-        values = {part: [run[part]["accuracy"] for run in found] for part in ("validation", "test")}
-        peaks = [
-            run["peak_test_accuracy"] - run["test"]["accuracy"]
-            for run in found
-            if "peak_test_accuracy" in run
-        ]
-        rows[name] = {
-            **{field: recipe[field] for field in SHOWN},
-            "parameters": found[0]["parameters"],
-            "epochs": float(np.mean([run["epochs"] for run in found])),
-            **{part: evaluation.spread(accuracies) for part, accuracies in values.items()},
-            "peak_minus_final": float(np.mean(peaks)) if peaks else None,
-            "training_accuracy": _mean(found, "training_accuracy"),
-            "verdict": verdict(recipe, values[recipe["reported_on"]]),
-        }
-    return rows
-
-
-def _mean(found: list[dict], key: str) -> float | None:
-    values = [run[key] for run in found if key in run]
-    return float(np.mean(values)) if values else None
-
-
-def ladder_rows(folder: Path = STEPS) -> list[dict]:
-    """A row per step of LADDER: median seconds, and mean ± sd of the selection accuracy in %."""
-    rows = []
-    for step in LADDER:
-        found = [read_result(path, ("seconds",)) for path in sorted(folder.glob(f"{step}-*.json"))]
-        if found:
-            accuracy = evaluation.spread([run["validation"]["accuracy"] for run in found])
-            rows.append(
-                {
-                    "step": step,
-                    "parameters": found[0]["parameters"],
-                    "seconds": float(np.median([run["seconds"] for run in found])),
-                    "accuracy": 100 * accuracy["mean"],
-                    "sd": np.nan if accuracy["sd"] is None else 100 * accuracy["sd"],
-                    "seeds": accuracy["n"],
-                }
-            )
-    return rows
-
-
-def accuracy_time_rows(folder: Path = MODELS) -> list[dict]:
-    """What plots.plot_accuracy_time takes, from the benchmark's and the timing's JSON."""
-    times, rows = read_timing(folder), []
-    for name, row in summarize(folder / "benchmarks").items():
-        if name not in times:
-            continue
-        group = "the five systems" if row["system"] else "ours"
-        group = "keras.io example" if name == "keras_io_convnet" else group
-        label = row["system"] or ("" if name == "keras_io_convnet" else name)
-        rows.append({"name": label, "group": group, "seconds": times[name], **row["test"]})
-    return rows
 
 
 def main() -> int:

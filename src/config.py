@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -40,11 +40,12 @@ def find_result(name: str, kind: str = "models", source: str = "mnist") -> Path:
     for folder in places:
         if (folder / name).exists():
             return folder / name
-    raise FileNotFoundError(
-        f"{name} is not in {' or '.join(map(str, places))}. A network of your own comes from "
-        f"notebooks/02_training.ipynb with SOURCE = {source!r}; `git restore models` brings back "
-        "a published one."
-    )
+    advice = f"A network of your own comes from notebooks/02_training.ipynb, SOURCE = {source!r}"
+    if Path(name).suffix in (".onnx", ".tflite"):
+        advice = "Exports come from `make export`"
+    if source != "sample":
+        advice += "; `git restore models` brings back a published one"
+    raise FileNotFoundError(f"{name} is not in {' or '.join(map(str, places))}. {advice}.")
 
 
 def display_path(path: Path) -> str:
@@ -75,6 +76,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_json(path: str | Path, needed: Iterable[str] = (), advice: str = "") -> dict:
+    """What a JSON file holds. Raises FileNotFoundError, or ValueError, which ends with `advice`,
+    naming a file that is damaged or lacks a key of those `needed`."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in needed if key not in content]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path.name}: damaged ({error}){advice}.") from error
+    if missing:
+        raise ValueError(f"{path.name}: incomplete, without {', '.join(missing)}{advice}.")
+    return content
 
 
 def write_json(path: str | Path, content: dict) -> Path:

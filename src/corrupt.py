@@ -257,6 +257,10 @@ PHOTO = {  # the strongest of each; a photo draws its own up to that
     "noise": 10,  # sd of 255
     "jpeg": 60,  # lowest quality
 }
+LIMITS = {  # where it is not from 0 to infinity
+    "size": (0.05, 1), "pen": (0.005, 0.5), "paper": (0, 200), "ink": (0, 255), "gradient": (0, 1),
+    "shadow": (0, 1), "lines": (0, 1), "rotation": (0, 180), "jpeg": (0, 100),
+}  # fmt: skip
 PLAIN = {
     "size": (0.5, 0.5), "pen": (0.09, 0.09), "paper": 0, "ink": 0, "gradient": 0, "shadow": 0,
     "lines": False, "rotation": 0, "blur": 0, "noise": 0, "jpeg": 100,
@@ -280,11 +284,10 @@ def photograph(image: np.ndarray, seed: int, frame: int = 480, **strengths) -> n
     """A photo, made up, of an MNIST digit written with a pen on paper: uint8 (frame, frame, 3).
 
     `image`: float (28, 28) or (28, 28, 1) in [0, 1]. `strengths` replace those in PHOTO; see
-    PLAIN for none at all. Same seed, same photo. Raises ValueError for an unknown strength.
+    PLAIN for none at all. Same seed, same photo. Raises ValueError for a strength that is unknown
+    or out of its range, and for an image without ink.
     """
-    unknown = sorted(set(strengths) - set(PHOTO))
-    if unknown:
-        raise ValueError(f"no strength named {unknown[0]!r}; there are {', '.join(PHOTO)}.")
+    _check_strengths(strengths)
     how, rng = PHOTO | strengths, np.random.default_rng(seed)
     height = rng.uniform(*how["size"]) * frame
     ink = pen_digit(
@@ -302,6 +305,19 @@ def photograph(image: np.ndarray, seed: int, frame: int = 480, **strengths) -> n
     scene += marks[..., np.newaxis] * (colour - scene)
     scene *= _light(frame, how["gradient"], how["shadow"], rng)[..., np.newaxis]
     return _camera(scene, how, rng)
+
+
+def _check_strengths(strengths: dict) -> None:
+    for name, value in strengths.items():
+        if name not in PHOTO:
+            raise ValueError(f"no strength named {name!r}; there are {', '.join(PHOTO)}.")
+        pair = isinstance(PHOTO[name], tuple)
+        least, most = LIMITS.get(name, (0, np.inf))
+        numbers = np.asarray(value if pair else [value])
+        right = numbers.dtype.kind in "biuf" and numbers.shape == (2 if pair else 1,)
+        if not (right and least <= numbers.min() and numbers[0] <= numbers[-1] <= most):
+            kind = "two rising numbers, as a pair," if pair else "a number"
+            raise ValueError(f"{name}={value!r}: expected {kind} from {least:g} to {most:g}.")
 
 
 def pen_digit(image: np.ndarray, height: float, pen: float, rng, rotation: float = 0) -> np.ndarray:

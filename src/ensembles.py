@@ -10,7 +10,6 @@
 Each goes on where it was stopped.
 """
 
-import json
 import sys
 import time
 import zipfile
@@ -21,9 +20,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from src import benchmark, data, evaluation, models, training
-from src.config import CLASSES, ROOT, environment, replacing, write_json
-from src.recipes import LONG, MEMBERS, STUDENTS, get_recipe
+from src import data, evaluation, models, training
+from src.config import CLASSES, ROOT, environment, read_json, replacing, write_json
+from src.recipes import LONG, MEMBERS, STUDENTS, get_recipe, settings
 
 FOLDER = ROOT / "models" / "ensemble"
 WAYS = ("distilled", "plain")  # of training a student
@@ -128,7 +127,7 @@ def train_members(digits: data.DigitData, folder: Path = FOLDER) -> None:
         found = {
             "recipe": name,
             "seed": int(seed),
-            "settings": benchmark.settings(recipe),
+            "settings": settings(recipe),
             "images": len(trained.fit_rows),
             "parameters": trained.model.count_params(),
             "multiply_adds": models.multiply_adds(trained.model),
@@ -142,7 +141,7 @@ def train_members(digits: data.DigitData, folder: Path = FOLDER) -> None:
 def _is_done(path: Path, recipe: dict, check: Callable[[Path], dict]) -> bool:
     """Whether a result is there, whole, and of this recipe; what it lacks is printed."""
     try:
-        if check(path)["settings"] == benchmark.settings(recipe):
+        if check(path)["settings"] == settings(recipe):
             return True
         print(f"{path.name}: the recipe has changed since. It is trained again.", flush=True)
     except FileNotFoundError:
@@ -153,17 +152,21 @@ def _is_done(path: Path, recipe: dict, check: Callable[[Path], dict]) -> bool:
 
 
 def _predict_parts(model: keras.Model, digits: data.DigitData, path: Path) -> dict:
-    """Write log-probabilities for selection and held-back images; return the scores."""
+    """Write log-probabilities for selection and held-back images; return the scores of what was
+    written, so that all counts agree."""
     rows = dict(zip(PARTS, data.split_fit_select_held(digits.y_train)[1:], strict=True))
-    logs, scores = {}, {}
+    logs = {}
     for part, where in rows.items():
         images = data.scale_images(digits.x_train[where])
         for shifts, steps in SHIFTS.items():
             found = average_shifts(lambda x: _predict(model, x), images, steps)
             logs[f"{part}_{shifts}"] = found
-        plain = evaluation.evaluate(digits.y_train[where], logs[f"{part}_none"])
-        scores[part] = {key: plain[key] for key in ("n", "errors", "accuracy", "loss")}
     save_probabilities(path, logs)
+    scores = {}
+    for part, where in rows.items():
+        plain = load_probabilities(path, f"{part}_none")
+        found = evaluation.evaluate(digits.y_train[where], plain)
+        scores[part] = {key: found[key] for key in ("n", "errors", "accuracy", "loss")}
     return scores
 
 
@@ -213,23 +216,15 @@ def check_member(member: str, folder: Path = FOLDER) -> dict:
 
 def read_member(member: str, folder: Path = FOLDER) -> dict:
     """A member's JSON. Raises FileNotFoundError, or ValueError naming one that is damaged."""
-    return read_json(folder / f"{member}.json", ("settings", "parameters", "select", "held_back"))
+    return read_result(folder / f"{member}.json", ("settings", "parameters", "select", "held_back"))
 
 
-def read_json(path: Path, needed: Sequence[str] = ()) -> dict:
+def read_result(path: Path, needed: Sequence[str] = ()) -> dict:
     """A result. Raises FileNotFoundError, or ValueError naming a file that is damaged or lacks
     one of the `needed` keys."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; `make ensemble` makes what is missing.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for key in needed:
-            found[key]
-    except DAMAGED as error:
-        raise ValueError(
-            f"{path.name}: damaged ({error}); delete it and run `make ensemble`."
-        ) from error
-    return found
+    return read_json(path, needed, "; delete it and run `make ensemble`")
 
 
 def read_members(names: Sequence[str], part: str, folder: Path = FOLDER) -> list[np.ndarray]:
@@ -245,7 +240,7 @@ def declare(digits: data.DigitData, folder: Path = FOLDER) -> dict:
     one-pixel shifts that make fewest errors there, the fewest shifts of equal ones."""
     path, names = folder / "declared.json", member_names()
     if path.exists():
-        return read_json(path, ("members", "shifts"))
+        return read_result(path, ("members", "shifts"))
     labels = digits.y_train[data.split_fit_select_held(digits.y_train)[1]]
     scores = {}
     for shifts in SHIFTS:
@@ -267,7 +262,7 @@ def open_test(digits: data.DigitData, folder: Path = FOLDER) -> dict:
     """The declared ensemble, and each member alone, on the test images, once."""
     path, declared = folder / "test.json", declare(digits, folder)
     if path.exists():
-        return read_json(path, ("ensemble", "members", "wrong"))
+        return read_result(path, ("ensemble", "members", "wrong"))
     images, alone, shifted = data.scale_images(digits.x_test), {}, {}
     for name in declared["members"]:
         model = models.load_model(folder / f"{name}.keras")
@@ -314,7 +309,7 @@ def continue_members(digits: data.DigitData, folder: Path = FOLDER) -> dict:
     """
     path, names = folder / "continued.json", declare(digits, folder)["members"]
     if path.exists():
-        return read_json(path, ("ensemble", "held_back", "wrong"))
+        return read_result(path, ("ensemble", "held_back", "wrong"))
     held = data.split_fit_select_held(digits.y_train)[2]
     parts = {"held_back": digits.x_train[held], "test": digits.x_test}
     answers: dict[str, list[np.ndarray]] = {part: [] for part in parts}
@@ -426,12 +421,12 @@ def train_students(digits: data.DigitData, folder: Path = FOLDER) -> None:
             "recipe": name,
             "distilled": distilled,
             "seed": seed,
-            "settings": benchmark.settings(recipe),
+            "settings": settings(recipe),
             "parameters": model.count_params(),
             "multiply_adds": models.multiply_adds(model),
-            "select": benchmark.score(model, digits.x_train[select], digits.y_train[select]),
-            "held_back": benchmark.score(model, digits.x_train[held], digits.y_train[held]),
-            "test": benchmark.score(model, digits.x_test, digits.y_test),
+            "select": training.score(model, digits.x_train[select], digits.y_train[select]),
+            "held_back": training.score(model, digits.x_train[held], digits.y_train[held]),
+            "test": training.score(model, digits.x_test, digits.y_test),
             "environment": environment(),
         }
         write_json(path, found)
@@ -440,7 +435,7 @@ def train_students(digits: data.DigitData, folder: Path = FOLDER) -> None:
 
 def read_student(path: Path) -> dict:
     """A student's JSON. Raises FileNotFoundError, or ValueError naming one that is damaged."""
-    return read_json(path, ("settings", "parameters", "test"))
+    return read_result(path, ("settings", "parameters", "test"))
 
 
 # --- what the notebook and README show ---------------------------------------------------------
@@ -451,7 +446,7 @@ def member_rows(folder: Path = FOLDER) -> list[dict]:
     an epoch, the fastest of `timing`'s rounds, or None before it), errors (on images held back,
     of each seed), n (of these)."""
     timed = folder / "timing.json"
-    seconds = read_json(timed, ("epoch_seconds",)) if timed.exists() else {}
+    seconds = read_result(timed, ("epoch_seconds",)) if timed.exists() else {}
     rows = []
     for name, recipe in MEMBERS.items():
         found = [read_member(f"{name}-{seed}", folder) for seed in range(SEEDS)]

@@ -231,6 +231,8 @@ def load_model(path: str | Path) -> keras.Model:
             f"{path}: no such file; 02_training writes your own, `git "
             "restore models` brings back the published ones."
         )
+    if path.suffix in (".onnx", ".tflite"):
+        raise ValueError(f"{path}: an export; `inference.open_model` opens it, Keras does not.")
     try:
         if path.suffix == ".keras":
             _check_archive(path)

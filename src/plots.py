@@ -100,6 +100,7 @@ def plot_digits(
     before each row."""
     if len(images) == 0:
         figure = plt.figure(figsize=(WIDTH, 0.8))
+        figure.add_subplot().axis("off")  # without one, a notebook shows nothing
         figure.suptitle(f"{title}: none")
         return figure
     rows = -(-len(images) // columns)
@@ -159,12 +160,13 @@ def plot_embedding(
     for digit in np.unique(labels):
         own = points[labels == digit]
         ax.scatter(*own.T, s=7, color=DIGIT_COLOURS[digit], alpha=0.7, lw=0)
-        x, y = own[purity[labels == digit].argmax()]
+        purest = own[purity[labels == digit] == purity[labels == digit].max()]
+        x, y = purest[np.linalg.norm(purest - np.median(purest, axis=0), axis=1).argmin()]
         ax.text(
             x, y, str(digit), fontsize=20, weight="bold", ha="center", va="center",
             path_effects=[withStroke(linewidth=4, foreground="white")],
         )  # fmt: skip
-    frame = {"boxstyle": "square,pad=0.1", "facecolor": "white", "lw": 0.8}
+    frame = {"boxstyle": "square,pad=0.1", "facecolor": (1, 1, 1, 0.6), "lw": 0.8}
     for i in np.flatnonzero(marked) if marked is not None else ():
         ax.text(*points[i], str(labels[i]), fontsize=9, ha="center", va="center", bbox=frame)
     ax.set(xticks=[], yticks=[], title=title)
@@ -178,7 +180,7 @@ def plot_history(epochs: dict[str, list[float]], title: str = "") -> Figure:
 
     The lowest validation loss is ringed, cuts of `learning_rate` are dotted lines.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.7))
     numbers = np.arange(1, len(epochs["loss"]) + 1)
     for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
         ax.plot(numbers, epochs[metric], color=BLUE, marker="o", ms=4, label="training")
@@ -203,7 +205,7 @@ def plot_history(epochs: dict[str, list[float]], title: str = "") -> Figure:
     handles = {
         label: line for line, label in zip(*axes[0].get_legend_handles_labels(), strict=True)
     }
-    axes[0].legend(handles.values(), handles, frameon=True, edgecolor="white", framealpha=0.9)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
     axes[1].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
     figure.suptitle(title)
     return figure
@@ -331,8 +333,8 @@ def plot_accuracy_time(rows: list[dict], title: str = "") -> Figure:
             ax.vlines(x, 100 * row["low"], 100 * row["high"], color=colour, lw=1.5)
         ax.plot(x, y, marker, color=colour, ms=8)
         crowded = any(x / 1.15 < np.median(r["seconds"]) < x for r in rows)  # then below the line
-        at = (7, -14) if crowded else (7, 4)
-        ax.annotate(row["name"], (x, y), at, textcoords="offset points", color=colour)
+        at, side = ((-7, -14), "right") if crowded else ((7, 4), "left")
+        ax.annotate(row["name"], (x, y), at, textcoords="offset points", color=colour, ha=side)
     for group, (colour, marker) in looks.items():
         ax.plot([], [], marker, color=colour, label=group)
     ax.set(xscale="log", xlabel="seconds of training (logarithmic)", ylabel="test accuracy",
@@ -467,7 +469,10 @@ def _draw_bins(ax, bins: dict[str, dict], looks: list, floor: float = 0.02) -> N
         ax.vlines(unsure, low, high, color=colour, lw=1, alpha=0.6)
         some = found["accuracy"] < 1
         for chosen, fill in ((some, colour), (~some, "white")):
-            ax.plot(unsure[chosen], wrong[chosen], marker, color=colour, mfc=fill, clip_on=False)
+            if chosen.any():  # an empty line with clip_on=False would take room elsewhere
+                ax.plot(
+                    unsure[chosen], wrong[chosen], marker, color=colour, mfc=fill, clip_on=False
+                )
         off = f"{name}: {100 * found['error']:.2f} points off"
         ax.plot([], [], marker, color=colour, label=off)
     ax.set(xlim=(floor, 100), ylim=(floor, 100))
@@ -569,7 +574,7 @@ def plot_pictures(
     """Photos as they are: grey (h, w) in [0, 1] or RGB (h, w, 3), with a title each. `boxes`: for
     the number of a picture, (left, top, right, bottom, text) of frames to draw in it."""
     rows, columns = -(-len(pictures) // columns), min(columns, len(pictures))
-    tall = max(np.shape(picture)[0] / np.shape(picture)[1] for picture in pictures)
+    tall = min(2, max(np.shape(picture)[0] / np.shape(picture)[1] for picture in pictures))
     size = (WIDTH, rows * (tall * WIDTH / columns + 0.3) + 0.3 * bool(title))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for ax in axes.flat[len(pictures) :]:
@@ -600,7 +605,7 @@ def plot_ways(table: dict[str, dict[str, dict]], title: str = "", xlabel: str = 
         1, len(starts), figsize=(WIDTH, 1.6 + 0.46 * len(table)), sharey=True, squeeze=False,
         width_ratios=(2, 1)[: len(starts)],
     )  # fmt: skip
-    looks = _looks((GREY, ORANGE, GREEN, BLUE, RED), "sD^ov")
+    looks = _looks((GREY, ORANGE, RED, GREEN, BLUE), "sDo^v")
     for ax, start in zip(axes.flat, starts, strict=True):
         shown = _ways_above(table, ways, start)
         for j, (way, (colour, marker)) in enumerate(zip(ways, looks, strict=False)):
@@ -671,7 +676,7 @@ def plot_sizes(scores: dict[int, dict[str, Sequence[float]]], title: str = "") -
         means = [np.mean(v) for v in values]
         ax.plot(sizes, means, "o-", color=BLUE, ms=5, label="mean over subsets of so many")
         ax.set(xlabel="members", title=label)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.grid(axis="y", color="0.9")
     figure.suptitle(title)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -690,7 +695,7 @@ def plot_costs(rows: list[dict], title: str = "") -> Figure:
     scale = {"parameters": 1e3, "multiply_adds": 1e6, "seconds": 1}
     costs = {k: label for k, label in costs.items() if all(row[k] is not None for row in rows)}
     figure, axes = plt.subplots(1, len(costs), figsize=(WIDTH, 3.8), sharey=True)
-    looks = _looks((GREY, BLUE, RED, GREEN, ORANGE), "sDo^v")
+    looks = _looks((BLUE, GREY, RED, GREEN, ORANGE), "oDs^v")
     for ax, (cost, label) in zip(axes, costs.items(), strict=True):
         apart = 0.03 * max(row[cost] for row in rows) / scale[cost]  # of the marks of two seeds
         for row, (colour, marker) in zip(rows, looks, strict=False):

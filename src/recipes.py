@@ -6,6 +6,7 @@ description leaves open is our choice and is listed in the field `ours`.
 
 import copy
 import inspect
+import json
 
 import keras
 
@@ -38,6 +39,8 @@ CHOICES = {
     "loss": ("sparse_categorical_crossentropy", "categorical_crossentropy"),
     "schedule": ("constant", "one_cycle"),
 }
+SHOWN = ("about", "system", "reported", "reported_on", "comparable")  # in tables
+DESCRIBES = ("name", *SHOWN, "ours")  # fields that no training depends on
 ONE_CYCLE = {
     "loss": "categorical_crossentropy", "label_smoothing": 0.05, "schedule": "one_cycle",
     "validation": "select",
@@ -240,7 +243,7 @@ POOLED = BETAS | {"network": {"batch_norm_momentum": 0.9, "order": LATE}}
 CONVOLUTIONAL = BETAS | {"network": {**POOLED["network"], "dense_units": (), "dropout": 0.2}}
 VALID = {"kernel_size": (5, 3, 3), "padding": ("valid", "valid", "same")}
 SMALLER = BETAS | {"network": {**CONVOLUTIONAL["network"], **VALID}}
-LADDER = {
+LADDER = {  # STEP_WORDS, below, says them in words
     "start": ("conv_batch_norm", START),
     "batch_128": ("conv_batch_norm", LARGER),
     "one_cycle": ("conv_batch_norm", CYCLE),
@@ -267,6 +270,21 @@ LEFT_OUT = {
 }
 LADDER |= {f"fast_{name}": ("fast", changes) for name, changes in LEFT_OUT.items()}
 LADDER["sprint"] = ("sprint", {})
+STEP_WORDS = {
+    "start": "system C's network for two epochs", "batch_128": "+ batches of 128, not 64",
+    "one_cycle": "+ one-cycle, peak 0.01", "shorter_memory": "+ Adam forgets sooner",
+    "batch_norm_momentum": "+ batch norm forgets sooner",
+    "pool_first": "+ pooling before batch norm and ReLU",
+    "no_dense_layer": "+ no dense layer, dropout 0.2",
+    "valid_5x5": "+ first kernel 5x5, two layers unpadded", "narrower_layers": "+ fewer filters",
+    "label_smoothing": "+ label smoothing 0.05", "fast": "+ light augmentation: fast",
+    "fast_weight_average": "fast, weights averaged", "fast_batch_256": "fast, batches of 256",
+    "fast_smoothing_0.1": "fast, label smoothing 0.1", "fast_three_epochs": "fast, three epochs",
+    "fast_no_dropout": "fast, no dropout", "fast_relu_first": "fast, ReLU before pooling",
+    "fast_strong_augmentation": "fast, more augmentation",
+    "fast_erasing": "fast, squares erased", "fast_thickness": "fast, thicker, thinner strokes",
+    "sprint": "sprint: another network, one epoch",
+}  # fmt: skip
 
 
 def get_recipe(name: str, **overrides) -> dict:
@@ -315,3 +333,8 @@ def check_recipe(recipe: dict) -> None:
         if unknown:
             raise ValueError(f"{field}: no argument {unknown[0]!r}; there are {', '.join(known)}.")
     build(recipe["network"])  # says itself what makes no network
+
+
+def settings(recipe: dict) -> dict:
+    """What of a recipe a training depends on, as JSON holds it."""
+    return json.loads(json.dumps({k: v for k, v in recipe.items() if k not in DESCRIBES}))

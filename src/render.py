@@ -8,7 +8,6 @@ Names of notebooks after `run` or `publish` restrict it to these.
 
 import base64
 import io
-import json
 import os
 import re
 import statistics
@@ -22,7 +21,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from src.config import ROOT, environment, replacing, write_json
+from src.config import ROOT, environment, read_json, replacing, write_json
 from src.data import DataUnavailableError, load_mnist
 from src.evaluation import REJECTED_TEST_LABELS
 
@@ -122,7 +121,7 @@ def _prepare(results: Path) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads leave the cores to others
     if os.environ.get("MNIST_DIR"):
-        os.environ["MNIST_DIR"] = str(Path(os.environ["MNIST_DIR"]).resolve())
+        os.environ["MNIST_DIR"] = str(Path(os.environ["MNIST_DIR"]).expanduser().resolve())
 
 
 def _paths(names: list[str]) -> list[Path]:
@@ -149,7 +148,7 @@ def run(names: list[str]) -> None:
     what = "the embedded sample" if sample else "MNIST"
     print(f"Running {len(paths)} notebooks on {what}, into build/notebooks; published files stay.")
     if TIMES.exists() and not sample:
-        times = _read_json(TIMES)
+        times = read_json(TIMES)
         total = sum(times["seconds"].get(path.stem, 0) for path in paths)
         print(f"When last published ({times['environment']['cores']} cores): {total / 60:.1f} min.")
     seconds = []
@@ -170,7 +169,7 @@ def publish(names: list[str]) -> None:
     """Execute in place on MNIST, and renew models/, figures/, the times and README's tables."""
     _prepare(ROOT)
     load_mnist()
-    times = _read_json(TIMES)["seconds"] if TIMES.exists() else {}
+    times = read_json(TIMES)["seconds"] if TIMES.exists() else {}
     for path in _paths(names):
         times[path.stem] = round(_run_one(path, path))
         write_json(TIMES, {"seconds": times, "environment": environment()})
@@ -179,14 +178,14 @@ def publish(names: list[str]) -> None:
 
 def results_table(folder: Path) -> str:
     """README's first table, from the JSON files in `folder`: stated and measured accuracy."""
-    from src.benchmark import ONE_EPOCH_TIMED, read_timing, summarize  # here: Keras takes seconds
+    from src.results import read_timing, summarize  # here: Keras takes seconds
 
     times = {name: statistics.median(values) for name, values in read_timing(folder).items()}
     rows = summarize(folder / "benchmarks")
-    published = _read_json(folder / "evaluation.json")
+    published = read_json(folder / "evaluation.json")
     low, high = published["test"]["accuracy_interval"]
     lines = [
-        "| recipe | states | test accuracy: mean ± sd (seeds), 95% interval | training | verdict |",
+        "| recipe | it states | test accuracy ± sd (seeds), 95% interval | training | verdict |",
         "| --- | --- | --- | --- | --- |",
         *(_result_row(name, row, times) for name, row in rows.items()),
         f"\nThe network that `04_evaluation` opens, `{published['model']}`, is a run of its own: "
@@ -194,13 +193,13 @@ def results_table(folder: Path) -> str:
         f"the draw of images: {low:.2%} to {high:.2%}), loss {published['test']['loss']:.4f}.",
     ]
     if times:
-        machine = _machine(_read_json(folder / "timing.json"))
-        short = [name for name in ONE_EPOCH_TIMED if name in rows]
+        timed = read_json(folder / "timing.json")
+        short = [name for name in timed["one_epoch"] if name in rows]
         lines.append(
             f"\nTraining: median of three rounds side by side, and its multiple of the keras.io "
-            f"convnet's, {machine}. A to E and keras.io score their validation images after each "
-            f"epoch, as described. Timed for one epoch, tracing included, times the number of "
-            f"epochs: {', '.join(short) or 'none'}."
+            f"convnet's, {_machine(timed)}. A to E and keras.io score their validation images "
+            f"after each epoch, as described. Timed for one epoch, preparation included, times the "
+            f"number of epochs: {', '.join(short) or 'none'}."
         )
     return "\n".join(lines)
 
@@ -220,10 +219,6 @@ def _result_row(name: str, row: dict, times: dict[str, float]) -> str:
     return f"| {title} | {states} | {_accuracy(row['test'])} | {shown} | {verdict} |"
 
 
-def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def _accuracy(found: dict) -> str:
     """A spread over seeds in words."""
     if found["n"] == 1:
@@ -236,7 +231,7 @@ def _machine(content: dict) -> str:
     machine = content["environment"]
     return (
         f"{machine['cores']} cores ({machine['system']}), Python {machine['python']}, "
-        f"TensorFlow {machine['tensorflow']}, Keras {machine['keras']}, without a GPU"
+        f"TensorFlow {machine['tensorflow']}, Keras {machine['keras']}"
     )
 
 
@@ -252,7 +247,7 @@ LESSONS = {
 
 def notebooks_table(folder: Path) -> str:
     """README's list of notebooks with what each teaches and the time it took when published."""
-    times = _read_json(folder / TIMES.name)
+    times = read_json(folder / TIMES.name)
     lines = [
         f"| notebook | what it teaches | time on {times['environment']['cores']} cores |",
         "| --- | --- | --- |",
@@ -268,7 +263,7 @@ def notebooks_table(folder: Path) -> str:
 
 def photos_table(folder: Path) -> str:
     """README's table of made-up photos, and what the exported network costs."""
-    found, exports = _read_json(folder / "photos.json"), _read_json(folder / "exports.json")
+    found, exports = read_json(folder / "photos.json"), read_json(folder / "exports.json")
     together = found["photos"]["all together"]
     lines = [
         f"| {next(iter(together.values()))['n']:,} made-up photos of test digits | right "
@@ -286,26 +281,24 @@ def photos_table(folder: Path) -> str:
         sum(row[model] for kind, row in spoilt.items() if kind != "none") / ways
         for model in ("champion.keras", "robust.onnx")
     )
-    sentences = [
-        "\n" + _apart(together),
-        f"Test images spoilt in {ways} ways at 28 × 28, {found['spoilt_images']:,} of each, as "
-        f"they are: `champion` {champion:.1%} right, `robust` {robust:.1%}.",
-        "Training drew most of these kinds too, with other code and strengths, and the temperature "
-        "was fitted on them: this says how well `robust` learned them, not how it does on others.",
-        _clean_price(_read_json(folder / "evaluation.json"), exports, found),
-        _export_price(exports),
+    points = [
+        f"- Test images spoilt in {ways} ways at 28 × 28, {found['spoilt_images']:,} of each, as "
+        f"they are: `champion` {champion:.1%} right, `robust` {robust:.1%}. Training drew most of "
+        "these kinds too, with other code and strengths, and its confidence was fitted on them: "
+        "this says how well `robust` learned them, not how it does on others.",
+        f"- {_clean_price(read_json(folder / 'evaluation.json'), exports, found)}",
+        f"- {_export_price(exports)}",
     ]
-    return "\n".join([*lines, " ".join(sentences)])
+    return "\n".join([*lines, "", _apart(found["robust_against_champion"]), *points])
 
 
-def _apart(together: dict[str, dict]) -> str:
-    """Whether the photos tell the two networks apart: not where each lies in the other's 95%
-    interval."""
-    rows = [together[f"prepared + {network}"] for network in ("champion", "robust")]
-    inside = [a["interval"][0] <= b["accuracy"] <= a["interval"][1] for a, b in (rows, rows[::-1])]
-    said = "do not tell" if all(inside) else "tell"
+def _apart(compared: dict) -> str:
+    """Whether the photos tell the two networks apart, by McNemar's test."""
+    said = "tell" if compared["p"] < 0.05 else "do not tell"
     return (
-        f"`champion` reads the first two rows as well. The photos {said} the last two rows apart."
+        f"`champion` reads the first two rows as well. The photos {said} the last two rows apart: "
+        f"`robust` alone reads {compared['only_a']} of them right, `champion` alone "
+        f"{compared['only_b']} (McNemar's p = {compared['p']:.2g})."
     )
 
 
@@ -349,9 +342,9 @@ def ensembles_table(folder: Path) -> str:
 
 def _ensemble_rows(folder: Path) -> list[str]:
     first, second, declared = (
-        _read_json(folder / f"{name}.json") for name in ("test", "continued", "declared")
+        read_json(folder / f"{name}.json") for name in ("test", "continued", "declared")
     )
-    sizes = [_read_json(folder / f"{name}.json")["parameters"] for name in declared["members"]]
+    sizes = [read_json(folder / f"{name}.json")["parameters"] for name in declared["members"]]
     alone = [row["accuracy"] for row in first["members"].values()]
     lines = [
         f"| one member, mean of {len(alone)} | {min(sizes):,} to {max(sizes):,} "
@@ -390,8 +383,8 @@ def readme_text(text: str, folder: Path) -> str:
 
 def readme() -> None:
     """Rewrite the tables in README.md, and its figure."""
-    from src.benchmark import accuracy_time_rows
     from src.plots import plot_accuracy_time, save_figure
+    from src.results import accuracy_time_rows
 
     path = ROOT / "README.md"
     text = readme_text(path.read_text(encoding="utf-8"), ROOT / "models")

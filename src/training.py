@@ -1,6 +1,5 @@
 """What training needs beside Keras: whole checkpoints, live progress, histories as JSON."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from IPython import get_ipython
 from IPython.display import display
 
-from src import data, models
+from src import data, evaluation, models
 from src.config import environment, write_json
 
 
@@ -97,16 +96,6 @@ def save_history(path: str | Path, history: keras.callbacks.History, **settings)
     """A fit's history as JSON: `epochs` (lists per metric), `settings`, `environment`."""
     epochs = {name: [float(v) for v in values] for name, values in history.history.items()}
     return write_json(path, {"settings": settings, "epochs": epochs, "environment": environment()})
-
-
-def load_history(path: str | Path) -> dict:
-    """What save_history wrote. Raises ValueError naming a file that is not such a history."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        content["epochs"], content["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a training history written by save_history.") from error
-    return content
 
 
 class Trained(NamedTuple):
@@ -204,3 +193,10 @@ def train(
     )
     seconds = time.perf_counter() - started
     return Trained(model, history.history, seconds, fit, val)
+
+
+def score(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict:
+    """n, errors, accuracy and loss on uint8 images (n, 28, 28)."""
+    probabilities = model.predict(data.scale_images(images), batch_size=500, verbose=0)
+    found = evaluation.evaluate(labels, probabilities)
+    return {name: found[name] for name in ("n", "errors", "accuracy", "loss")}

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -36,7 +37,7 @@ from keras_tuner.src import utils as kt_utils
 from keras_tuner.src.distribute import oracle_client
 
 from src import data, models, training
-from src.config import ROOT, display_path, environment, results_dir, write_json
+from src.config import ROOT, display_path, environment, read_json, results_dir, write_json
 from src.recipes import get_recipe
 
 FOLDER = ROOT / "models" / "tuning"
@@ -154,8 +155,9 @@ class Reporting:
     def on_trial_begin(self, trial) -> None:
         self._message_file(trial).unlink(missing_ok=True)  # of an earlier try
         values = {k: v for k, v in trial.hyperparameters.values.items() if "/" not in k}
-        found = ", ".join(f"{k} {_short(v)}" for k, v in values.items() if v is not None)
-        print(f"{self._who()}trial {trial.trial_id}: {found}", flush=True)
+        found = ", ".join(f"{k}={_short(v)}" for k, v in values.items() if v is not None)
+        line = f"{self._who()}trial {trial.trial_id}: {found}"
+        print(textwrap.fill(line, 95, subsequent_indent="    "), flush=True)
         super().on_trial_begin(trial)
 
     def on_trial_end(self, trial) -> None:
@@ -223,6 +225,9 @@ def make_tuner(
     """
     if kind not in KINDS:
         raise ValueError(f"no tuner named {kind!r}; there are {', '.join(KINDS)}.")
+    for name, n in (("images", images), ("epochs", epochs), ("trials", trials)):
+        if not isinstance(n, int) or n < 1:  # Keras Tuner would take 0 trials for no limit
+            raise ValueError(f"{name}={n!r}: expected a whole number, 1 or more.")
     own = {"max_epochs": epochs} if kind == "hyperband" else {"max_trials": trials}
     own |= {"num_initial_points": 4 if trials >= 12 else 2} if kind == "bayesian" else {}
     project = Path(folder) / f"{kind}-{digest(space, images, epochs)}"
@@ -313,7 +318,7 @@ def mend(project: Path) -> None:
     """
     if not (project / "oracle.json").exists():
         return
-    state = _read(project / "oracle.json", STATE, " Move its folder away to begin anew.")
+    state = _read(project / "oracle.json", STATE, "; move its folder away to begin anew")
     for path in project.glob("trial_*"):
         if path.name.removeprefix("trial_") not in state["start_order"]:
             shutil.rmtree(path)
@@ -348,13 +353,9 @@ def _failed_trial(name: str, space: list) -> dict:
 def _read(path: Path, needed: Iterable[str] = (), advice: str = "") -> dict:
     """A JSON file. SearchError naming it where it is damaged or lacks what is needed."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in needed if key not in content]
-    except (ValueError, TypeError) as error:
-        missing = [str(error)]
-    if missing:
-        raise SearchError(f"{path.parent.name}/{path.name} is damaged ({missing[0]}).{advice}")
-    return content
+        return read_json(path, needed, advice)
+    except ValueError as error:
+        raise SearchError(f"{path.parent.name}/{error}") from error
 
 
 def read_trials(project: Path, epochs: int | None = None) -> list[dict]:
@@ -429,7 +430,10 @@ def check_completed(project: Path) -> None:
 
 def search_data(digits: data.DigitData, images: int = IMAGES) -> tuple:
     """x, y, (x_val, y_val) of a search: `images` of those to fit, stratified (all where there
-    are fewer), and the selection images; images scaled, labels one-hot."""
+    are fewer), and the selection images; images scaled, labels one-hot. Raises ValueError for
+    fewer than ten images."""
+    if images < 10:
+        raise ValueError(f"images={images}: expected 10 or more, one of each digit.")
     fit, select, _ = data.split_fit_select_held(digits.y_train)
     if images < len(fit):
         _, part = data.stratified_split(digits.y_train[fit], images / len(fit), SEED)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from src import benchmark, data, recipes, tuning
+from src import benchmark, data, recipes, results, tuning
 
 TINY = {
     "about": "a tiny network",
@@ -69,8 +69,8 @@ def fake_run(calls):
     def run_one(recipe, seed, digits, test=True):
         calls.append((seed, recipe["name"]))
         parts = {"validation": {"accuracy": 0.5}, "test": {"accuracy": 0.5}}
-        own = {"seed": seed, "seconds": 7.0 + seed, "settings": benchmark.settings(recipe)}
-        return dict.fromkeys(benchmark.NEEDED, 1) | parts | own
+        own = {"seed": seed, "seconds": 7.0 + seed, "settings": recipes.settings(recipe)}
+        return dict.fromkeys(results.NEEDED, 1) | parts | own
 
     return run_one
 
@@ -92,7 +92,7 @@ def test_a_plan_goes_on_with_what_it_lacks(tiny, sample, tmp_path, monkeypatch, 
         "other-0.json: damaged" in said
         and "other-1.json: incomplete, without settings, epochs" in said
     )
-    again = benchmark.read_result(tmp_path / "other-1.json")
+    again = results.read_result(tmp_path / "other-1.json")
     assert again["seed"] == 1 and "seconds" not in again  # times are timing's alone
 
 
@@ -117,10 +117,11 @@ def test_the_ladder_runs_its_steps_without_the_test_set(tiny, sample, tmp_path, 
     for _ in range(2):
         benchmark.ladder(sample, tmp_path)
     assert len(calls) == 4
+    monkeypatch.setattr(results, "LADDER", benchmark.LADDER)
     first = tmp_path / "one-0.json"
     content = json.loads(first.read_text())
     first.write_text(json.dumps(content | {"seconds": 3.0, "validation": {"accuracy": 0.7}}))
-    rows = benchmark.ladder_rows(tmp_path)
+    rows = results.ladder_rows(tmp_path)
     assert [(row["step"], row["seeds"]) for row in rows] == [("one", 2), ("two", 2)]
     assert rows[0]["seconds"] == pytest.approx((3 + 8) / 2)
     assert rows[0]["accuracy"] == pytest.approx(60)
@@ -148,7 +149,7 @@ def test_timing_takes_the_recipes_in_turn_and_keeps_runs_that_lack(
 ):
     calls = []
     monkeypatch.setattr(benchmark, "run_one", fake_run(calls))
-    monkeypatch.setattr(benchmark, "FOLDER", tmp_path)
+    monkeypatch.setattr(benchmark, "RUNS", tmp_path)
     monkeypatch.setattr(benchmark, "TIMED", ("own",))
     monkeypatch.setattr(benchmark, "ONE_EPOCH_TIMED", ("other",))
     (tmp_path / "own-0.json").write_text("kept")
@@ -156,10 +157,10 @@ def test_timing_takes_the_recipes_in_turn_and_keeps_runs_that_lack(
     assert calls == [(0, "own"), (0, "other"), (1, "own"), (1, "other")]
     found = json.loads((tmp_path / "timing.json").read_text())
     assert found["seconds"] == {"own": [7, 8]} and found["one_epoch"] == {"other": [7, 8]}
-    assert benchmark.read_timing(tmp_path) == {"own": [7, 8], "other": [21, 24]}  # three epochs
+    assert results.read_timing(tmp_path) == {"own": [7, 8], "other": [21, 24]}  # three epochs
     assert (tmp_path / "own-0.json").read_text() == "kept"
     assert not (tmp_path / "other-0.json").exists()
-    assert "seconds" not in benchmark.read_result(tmp_path / "own-1.json")
+    assert "seconds" not in results.read_result(tmp_path / "own-1.json")
 
 
 def test_published_models_are_fitted_without_the_images_held_back(
@@ -172,42 +173,6 @@ def test_published_models_are_fitted_without_the_images_held_back(
     assert found["images"] == 1199 + 119 and found["held_back"]["n"] == 119
     model = benchmark.models.load_model(tmp_path / "own.keras")
     assert model.count_params() == found["parameters"]
-
-
-@pytest.mark.parametrize(
-    "reported, comparable, accuracies, expected",
-    [
-        ("99.1%", True, [0.990, 0.991, 0.992], "reproduced"),
-        ("98%", True, [0.990, 0.991, 0.992], "above"),
-        ("99.9%", True, [0.990, 0.991, 0.992], "below"),
-        ("99.9%", False, [0.990, 0.991, 0.992], "not supported"),
-        # t(2 degrees) = 4.303, so one more run falls within 0.991 ± 4.303 · 0.001 · √(4/3)
-        ("99.596%", True, [0.990, 0.991, 0.992], "reproduced"),
-        ("99.598%", True, [0.990, 0.991, 0.992], "below"),
-        ("99.6%", True, [0.990, 0.991, 0.992], "reproduced"),  # its rounding reaches 99.55
-        ("99.1%", True, [0.991, 0.992], ""),
-        (None, True, [0.990, 0.991], ""),
-    ],
-)
-def test_verdicts(reported, comparable, accuracies, expected):
-    recipe = {"reported": reported, "comparable": comparable}
-    assert benchmark.verdict(recipe, accuracies) == expected
-
-
-def test_a_summary_holds_means_over_the_seeds(tiny, tmp_path):
-    for seed, (validation, test, peak) in enumerate([(0.9, 0.95, 0.96), (0.8, 0.97, 0.97)]):
-        content = dict.fromkeys(benchmark.NEEDED, 1) | {
-            "validation": {"accuracy": validation}, "test": {"accuracy": test},
-            "peak_test_accuracy": peak, "epochs": 3 + seed,
-        }  # fmt: skip
-        (tmp_path / f"other-{seed}.json").write_text(json.dumps(content))
-    rows = benchmark.summarize(tmp_path)
-    assert list(rows) == ["other"]
-    row = rows["other"]
-    assert row["epochs"] == 3.5 and row["test"]["n"] == 2 and row["verdict"] == ""
-    assert row["test"]["mean"] == pytest.approx(0.96)
-    assert row["validation"]["mean"] == pytest.approx(0.85)
-    assert row["peak_minus_final"] == pytest.approx(0.005)
 
 
 def test_an_unknown_recipe_is_named(monkeypatch, capsys):
@@ -227,27 +192,10 @@ def test_images_come_back_from_kaggles_csv_as_they_went_in(sample, tmp_path):
         assert np.array_equal(labels, sample.y_train[rows])
 
 
-def test_rows_of_the_figure_hold_times_accuracies_and_groups(tiny, tmp_path):
-    assert benchmark.accuracy_time_rows(tmp_path) == []  # before the first timing
-    (tmp_path / "benchmarks").mkdir()
-    for name in ("two_conv_plain", "keras_io_convnet", "sprint", "fast"):
-        parts = {part: {"accuracy": 0.99} for part in ("validation", "test")}
-        content = dict.fromkeys(benchmark.NEEDED, 1) | parts
-        (tmp_path / f"benchmarks/{name}-0.json").write_text(json.dumps(content))
-    seconds = {"two_conv_plain": [60], "keras_io_convnet": [90], "sprint": [5, 6]}
-    timing = {"seconds": seconds, "one_epoch": {}}
-    (tmp_path / "timing.json").write_text(json.dumps(timing))
-    rows = benchmark.accuracy_time_rows(tmp_path)
-    assert [(row["name"], row["group"], row["seconds"]) for row in rows] == [
-        ("D", "the five systems", [60]), ("", "keras.io example", [90]), ("sprint", "ours", [5, 6])
-    ]  # fmt: skip
-    assert rows[0]["mean"] == 0.99 and rows[0]["low"] is None
-
-
 def test_committed_results_are_whole_and_of_the_plan():
-    for path in sorted(benchmark.FOLDER.glob("*.json")):
-        result = benchmark.read_result(path)
-        assert result["settings"] == benchmark.settings(recipes.get_recipe(result["recipe"]))
+    for path in sorted(benchmark.RUNS.glob("*.json")):
+        result = results.read_result(path)
+        assert result["settings"] == recipes.settings(recipes.get_recipe(result["recipe"]))
         assert path.name == f"{result['recipe']}-{result['seed']}.json"
         assert result["seed"] < benchmark.SEEDS[result["recipe"]]
         assert result["data"] == "MNIST" and result["test"]["n"] == 10_000
@@ -273,7 +221,7 @@ def write_compared(folder, wrong, values=BEST):
     for name, seeds in wrong.items():
         recipe = tuning.recipe_from(BEST) if name == "tuned" else recipes.get_recipe("fast")
         for seed, rows in enumerate(seeds):
-            run = {"seed": seed, "settings": benchmark.settings(recipe), "n": 1000, "wrong": rows}
+            run = {"seed": seed, "settings": recipes.settings(recipe), "n": 1000, "wrong": rows}
             run |= {"parameters": 7, "seconds": 30.0 if name == "tuned" else 20.0}
             (folder / f"compared/{name}-{seed}.json").write_text(json.dumps(run))
 
@@ -337,7 +285,7 @@ def test_the_winner_and_fast_are_trained_in_turn_and_not_twice(
         n: json.loads((tmp_path / f"compared/{n}-0.json").read_text()) for n in ("tuned", "fast")
     }
     assert len(found["tuned"]["settings"]["network"]["filters"]) == 2
-    assert found["fast"]["settings"] == benchmark.settings(recipes.get_recipe("fast"))
+    assert found["fast"]["settings"] == recipes.settings(recipes.get_recipe("fast"))
     assert all(run["n"] == 119 and max(run["wrong"]) < 119 for run in found.values())
     capsys.readouterr()
     benchmark.tuned(sample, tmp_path)
@@ -414,6 +362,7 @@ def test_photos_have_scenes_of_their_own_and_say_how_many_were_read(monkeypatch,
     rows = np.random.default_rng(0).permutation(360)[:12]
     twos = float((sample.y_test[rows] == 2).mean())
     read = found["photos"]["all together"]["resized"]
+    assert found["robust_against_champion"] == {"only_a": 0, "only_b": 0, "p": 1}
     assert found["spoilt_images"] == 12 and read["accuracy"] == pytest.approx(twos)
     assert found["spoilt"]["fog"]["robust.onnx"] == pytest.approx(twos)
     numbers = {k: [row["n"] for row in ways.values()] for k, ways in found["no_digit"].items()}

@@ -63,7 +63,7 @@ def test_the_sample_is_never_scored_with_mnists_published_model(root):
     (root / "models").mkdir(parents=True)
     (root / "models" / "m.keras").write_text("published")
     assert config.find_result("m.keras") == root / "models" / "m.keras"
-    with pytest.raises(FileNotFoundError, match="with SOURCE = 'sample'"):
+    with pytest.raises(FileNotFoundError, match="SOURCE = 'sample'"):
         config.find_result("m.keras", source="sample")
 
 
@@ -86,6 +86,32 @@ def test_a_failed_write_leaves_the_earlier_json(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         config.write_json(path, {"digits": "b"})
     assert json.loads(path.read_text(encoding="utf-8")) == {"digits": "ä"}
+
+
+def test_advice_where_a_result_is_missing():
+    for name, source, said in (
+        ("a.keras", "mnist", "02_training.*SOURCE = 'mnist'; `git restore models`"),
+        ("a.onnx", "mnist", "make export.*git restore"),
+        ("a.keras", "sample", r"SOURCE = 'sample'\.$"),
+    ):
+        with pytest.raises(FileNotFoundError, match=said):
+            config.find_result(name, source=source)
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"", "damaged"), (b'{"epochs": {"loss": [0.5', "damaged"), (b"3", "damaged"),
+        (b"\xff", "damaged"), (b'{"epochs": 1}', "incomplete, without settings"),
+        (b"[1, 2]", "incomplete, without epochs, settings"),
+    ],
+)  # fmt: skip
+def test_a_file_that_lacks_something_is_named(content, said, tmp_path):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^a.json: {said}.*; delete it\.$"):
+        config.read_json(tmp_path / "a.json", ("epochs", "settings"), "; delete it")
+    with pytest.raises(FileNotFoundError, match="b.json"):
+        config.read_json(tmp_path / "b.json")
 
 
 def test_environment_names_cores_and_versions():

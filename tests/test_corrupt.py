@@ -180,6 +180,22 @@ def test_same_seed_same_photo(sample):
     assert corrupt.photograph(image, 3, frame=100).shape == (100, 100, 3)
 
 
+@pytest.mark.parametrize(
+    "strengths, said",
+    [
+        ({"jpeg": 200}, "jpeg=200: expected a number from 0 to 100"),
+        ({"size": 0.5}, "size=0.5: expected two rising numbers, as a pair, from 0.05 to 1"),
+        ({"size": (0.8, 0.2)}, r"size=\(0.8, 0.2\): expected two rising"),
+        ({"noise": "30"}, "noise='30': expected a number from 0 to inf"),
+        ({"noise": -5}, "noise=-5: expected"), ({"pen": (0.01, 2)}, "pen=.* to 0.5"),
+        ({"blur": (1, 2)}, r"blur=\(1, 2\): expected a number"),
+    ],
+)  # fmt: skip
+def test_a_strength_out_of_range_is_named(strengths, said):
+    with pytest.raises(ValueError, match=said):
+        corrupt.photograph(STROKE, 0, **strengths)
+
+
 def test_unknown_strength():
     with pytest.raises(ValueError, match="no strength named 'fog'; there are size, pen, paper"):
         corrupt.photograph(STROKE, 0, fog=1)

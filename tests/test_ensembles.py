@@ -244,6 +244,16 @@ def test_members_are_trained_and_chosen_without_the_test_images(tiny, sample):
     assert ensembles.declare(blind, tiny) == declared
 
 
+def test_members_are_scored_as_their_probabilities_are_stored(tiny, sample, trained, monkeypatch):
+    close = np.full(10, 1e-3)
+    close[1], close[0] = 0.4961, 0.4959  # a tie once stored as float16, and the first one wins
+    monkeypatch.setattr(ensembles, "_predict", lambda model, x: np.tile(close, (len(x), 1)))
+    ensembles.train_members(sample, tiny)
+    held = data.split_fit_select_held(sample.y_train)[2]
+    scored = ensembles.read_member("plain-0", tiny)["held_back"]
+    assert scored["errors"] == (sample.y_train[held] != 0).sum()
+
+
 def test_what_is_missing_or_damaged_is_trained_again(tiny, sample, trained, capsys, monkeypatch):
     ensembles.train_members(sample, tiny)
     assert trained == ["plain", "residual"]
@@ -385,7 +395,7 @@ def test_a_damaged_student_is_named(tiny, sample):
     path = tiny / "pupil-plain-0.json"
     path.parent.mkdir(parents=True)
     path.write_text("{}")
-    with pytest.raises(ValueError, match="pupil-plain-0.json: damaged"):
+    with pytest.raises(ValueError, match="pupil-plain-0.json: incomplete, without"):
         ensembles.read_student(path)
 
 
@@ -394,7 +404,7 @@ def test_damaged_results_are_named(tiny, sample, trained, name, command):
     ensembles.train_members(sample, tiny)
     ensembles.open_test(sample, tiny)
     (tiny / f"{name}.json").write_text("[]")
-    with pytest.raises(ValueError, match=f"{name}.json: damaged .*delete it"):
+    with pytest.raises(ValueError, match=f"{name}.json: incomplete, .*delete it"):
         getattr(ensembles, command)(sample, tiny)
 
 

@@ -267,3 +267,9 @@ def test_a_model_for_other_images_or_classes_is_refused(shape, units, message, t
     model.save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match=f"other.keras: .*{message}"):
         load_model(tmp_path / "other.keras")
+
+
+def test_an_export_is_no_keras_model(tmp_path):
+    (tmp_path / "robust.onnx").write_bytes(b"whole")
+    with pytest.raises(ValueError, match="robust.onnx: an export; `inference.open_model`"):
+        load_model(tmp_path / "robust.onnx")

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from src import benchmark, render, tuning
+from src import benchmark, render, results, tuning
 from src.config import ROOT
 
 BOOKS = sorted(render.NOTEBOOKS.glob("[0-9]*.ipynb"))
@@ -157,7 +157,7 @@ def test_evaluation_says_which_model_it_opened(executed):
 def test_training_shows_the_committed_results():
     """02's table is printed from JSON: it must have run after the last of the runs."""
     shown = "".join(said(output) for output in outputs(read(ROOT / "notebooks/02_training.ipynb")))
-    for name, row in benchmark.summarize().items():
+    for name, row in results.summarize().items():
         found = row["test"]
         line = rf"{name} +\S+ +{100 * found['mean']:.2f} +{100 * found['sd']:.2f} +{found['n']} "
         assert re.search(line, shown), line

@@ -95,7 +95,7 @@ def test_digits_are_dark_ink_on_white():
 
 def test_an_empty_gallery_says_so():
     figure = plots.plot_predictions(IMAGES[:0], LABELS[:0], PROBABILITIES[:0], "Mistakes")
-    assert texts(figure) == ["Mistakes: none"]
+    assert texts(figure) == ["Mistakes: none"] and len(figure.axes) == 1  # else it is not shown
 
 
 def test_confusion_shows_mistakes_and_keeps_right_answers_out_of_the_colours():
@@ -197,6 +197,17 @@ def test_calibration_is_refusal_and_error_in_percent():
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["as sure as right", f"as it is: {100 * BINS['error']:.2f} points off"]
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["as it is"]
+
+
+def test_calibration_keeps_its_height_where_all_bins_or_none_hold_mistakes(tmp_path):
+    heights = []
+    for wrong in (0, 1, 20):
+        probabilities = np.eye(10)[(np.arange(20) < wrong).astype(int)] * 0.89 + 0.011
+        bins = evaluation.calibration_bins(np.zeros(20, int), probabilities, 4)
+        figure = plots.plot_calibration({"it": bins}, {"it": (np.ones(1), np.ones(1))}, "T")
+        plots.save_figure(figure, tmp_path / "calibration.png")
+        heights.append(figure.axes[0].get_position().height)
+    assert min(heights) > 0.6, heights
 
 
 def test_calibration_draws_a_bin_without_mistakes_open_and_at_the_edge():

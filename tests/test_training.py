@@ -19,7 +19,7 @@ from src import config, training
 from src.data import one_hot, scale_images
 from src.models import build_cnn, load_model
 from src.recipes import get_recipe
-from src.training import AtomicCheckpoint, LiveProgress, load_history, save_history
+from src.training import AtomicCheckpoint, LiveProgress, save_history
 
 TERMINAL_CODES = re.compile(r"[\r\b\x1b]")
 
@@ -227,23 +227,13 @@ def test_a_history_keeps_epochs_settings_and_environment(tmp_path):
     history = keras.callbacks.History()
     history.history = {"loss": [np.float32(0.5), 0.25], "learning_rate": [np.float32(0.125), 1e-4]}
     path = save_history(tmp_path / "history.json", history, seed=3, filters=[8, 16])
-    content = load_history(path)
+    content = config.read_json(path)
     assert content["epochs"] == {"loss": [0.5, 0.25], "learning_rate": [0.125, 1e-4]}
     assert content["settings"] == {"seed": 3, "filters": [8, 16]}
     assert content["environment"]["cores"] == os.cpu_count()
     assert content["environment"]["tensorflow"] == tf.__version__
     assert content["environment"]["keras"] == keras.__version__
     assert os.listdir(tmp_path) == ["history.json"]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b'{"epochs": {"loss": [0.5', b"[1, 2]", b"3", b'{"epochs": {}}', b'{"a": 1}', b"\xff"],
-)
-def test_a_file_that_is_no_history_is_named(content, tmp_path):
-    (tmp_path / "history.json").write_bytes(content)
-    with pytest.raises(ValueError, match="history.json: not a training history"):
-        load_history(tmp_path / "history.json")
 
 
 # From end to end

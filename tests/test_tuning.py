@@ -235,6 +235,17 @@ def test_unknown_kind(tmp_path):
         tuning.make_tuner("grid", tmp_path)
 
 
+@pytest.mark.parametrize("name, n", [("trials", 0), ("epochs", 0), ("images", -1), ("trials", 2.5)])
+def test_numbers_that_make_no_search(name, n, tmp_path):
+    with pytest.raises(ValueError, match=f"{name}={n}: expected a whole number, 1 or more"):
+        tuning.make_tuner("random", tmp_path, **{name: n})
+
+
+def test_too_few_images_to_search_with(sample):
+    with pytest.raises(ValueError, match="images=5: expected 10 or more"):
+        tuning.search_data(sample, 5)
+
+
 def test_a_space_that_makes_no_network_says_so_at_once(tmp_path):
     def space(hp):
         return {"network": {"filters": (hp.Choice("filters_1", [0, 8], default=0),), **ONE_BLOCK}}
@@ -262,10 +273,10 @@ def test_a_damaged_trial_counts_as_failed_and_the_others_stay(sample, tmp_path, 
     project = small_search(sample, tmp_path)
     whole = (project / "trial_1" / "trial.json").read_bytes()
     (project / "trial_0" / "trial.json").write_text('{"trial_id": "0", "hyper')
-    with pytest.raises(tuning.SearchError, match="trial_0/trial.json is damaged"):
+    with pytest.raises(tuning.SearchError, match="trial_0/trial.json: damaged"):
         tuning.read_trials(project)
     small_search(sample, tmp_path, trials=3)
-    assert "trial_0/trial.json is damaged" in capsys.readouterr().out
+    assert "trial_0/trial.json: damaged" in capsys.readouterr().out
     statuses = [row["status"] for row in tuning.read_trials(project)]
     assert statuses == ["FAILED", "COMPLETED", "COMPLETED"]
     assert (project / "trial_1" / "trial.json").read_bytes() == whole
@@ -294,7 +305,7 @@ def test_searches_of_unequal_cost_are_not_compared(tmp_path):
 def test_a_damaged_state_is_named(sample, tmp_path):
     project = small_search(sample, tmp_path)
     (project / "oracle.json").write_text("{")
-    with pytest.raises(tuning.SearchError, match=r"oracle.json is damaged .*begin anew"):
+    with pytest.raises(tuning.SearchError, match=r"oracle.json: damaged .*begin anew"):
         small_search(sample, tmp_path)
 
 
