@@ -372,6 +372,22 @@ def test_timeout(server, monkeypatch):
 # --- The sample and the real MNIST
 
 
+def test_the_sample_is_scikit_learns_digits_enlarged(sample):
+    from sklearn.datasets import load_digits
+
+    again = data.load_mnist(source="sample")
+    assert again.name == sample.name == "sample digits"
+    images, source = np.concatenate([again.x_train, again.x_test]), load_digits()
+    small = images[:, 6:24:5, 6:24:5].astype(float)  # these pixels lie in the middle of 2x2 places
+    expected = source.images.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)) / 16 * 255
+    near = [np.abs(expected - one).mean(axis=(1, 2)).argmin() for one in small[::40]]
+    labels = np.concatenate([again.y_train, again.y_test])[::40]
+    assert (source.target[near] == labels).all()
+    for i, one in zip(near, small[::40], strict=True):
+        np.testing.assert_allclose(one, expected[i], atol=0.51)  # rounded to whole numbers
+    assert images.max() == 255
+
+
 def test_sample(sample):
     assert sample.x_train.shape == (1437, 28, 28) and sample.x_test.shape == (360, 28, 28)
     assert sample.y_train.shape == (1437,) and sample.y_test.shape == (360,)

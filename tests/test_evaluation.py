@@ -160,6 +160,9 @@ def test_confident_mistakes_come_first():
     labels = np.array([7, 7, 2, 7, 7, 7])  # row 2 is right; 0 and 4, 1 and 5 are equally sure
     assert confident_mistakes(labels, probabilities).tolist() == [0, 4, 3, 1, 5]
     assert confident_mistakes(np.full(6, 2), probabilities).tolist() == []
+    equal = np.tile(probabilities[:2], (30, 1))  # so many that an unstable sort would mix them
+    expected = [*range(0, 60, 2), *range(1, 60, 2)]
+    assert confident_mistakes(np.full(60, 7), equal).tolist() == expected
 
 
 def test_confused_pairs_most_first():
@@ -175,6 +178,7 @@ def test_spread_agrees_with_scipys_t_interval():
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     assert (found["low"], found["high"]) == pytest.approx((low, high))
     assert found["sd"] == pytest.approx(statistics.stdev(values))
+    assert (found["n"], found["mean"]) == (4, pytest.approx(np.mean(values)))
 
 
 def test_the_spread_of_one_value_or_none():
@@ -192,6 +196,7 @@ def test_mcnemar_is_exact_and_two_sided():
     assert (found["only_a"], found["only_b"]) == (8, 2)
     assert found["p"] == pytest.approx(112 / 1024)
     assert mcnemar(right_b, right_a)["p"] == pytest.approx(112 / 1024)
+    assert mcnemar(right_a.astype(int), right_b.astype(int)) == found  # 0 and 1 do as well
 
 
 def test_mcnemar_of_equal_models_and_of_other_lengths():
@@ -226,6 +231,17 @@ def test_detectable_difference_has_the_power_it_states():
 def test_too_few_images_for_any_difference():
     with pytest.raises(ValueError, match="100 images, 1.00% disagreement: too few"):
         detectable_difference(100, 0.01)
+    for impossible in (0.0, -0.1, 1.1):
+        with pytest.raises(ValueError, match="disagreement: too few"):
+            detectable_difference(100, impossible)
+
+
+def test_detectable_difference_where_nearly_all_images_differ():
+    for share in (0.8, 1.0):
+        found, n = detectable_difference(40, share), 40
+        rest = np.sqrt(share - found**2)  # Connor's equation, the difference squared included
+        z_size, z_power = stats.norm.ppf([0.975, 0.8])
+        assert np.sqrt(n) * found == pytest.approx(z_size * np.sqrt(share) + z_power * rest)
 
 
 def test_brier_agrees_with_sklearn_and_its_limits():
@@ -261,6 +277,7 @@ def test_calibration_agrees_with_sklearns_quantile_bins():
     )
     np.testing.assert_allclose(found["accuracy"], shares, atol=0.011)
     np.testing.assert_allclose(found["confidence"], means, atol=0.002)
+    assert len(calibration_bins(labels, probabilities)["n"]) == 15
 
 
 def test_calibration_with_fewer_images_than_bins():
@@ -287,6 +304,15 @@ def test_a_temperature_of_one_changes_nothing_and_keeps_predictions():
     assert cooler.max(1).mean() > probabilities.max(1).mean()
 
 
+def test_temperatures_of_answers_that_are_wholly_sure():
+    sure, labels = np.eye(10), np.arange(10)
+    np.testing.assert_allclose(apply_temperature(sure, 2.0), sure, atol=1e-9)
+    low = fit_temperature(labels, 0.01 * sure + 0.099)
+    assert low == pytest.approx(0.05, rel=0.02)  # all are right: as sure as can be
+    high = fit_temperature((labels + 1) % 10, sure)
+    assert high == pytest.approx(20, rel=0.02)  # all are wrong
+
+
 def test_coverage_counts_the_surest_first():
     probabilities = np.full((4, 10), 0.0)
     for row, (digit, sure) in enumerate([(3, 0.9), (1, 0.6), (2, 0.8), (5, 0.7)]):
@@ -295,6 +321,9 @@ def test_coverage_counts_the_surest_first():
     covered, accuracy = coverage_curve(np.array([3, 0, 2, 4]), probabilities)
     np.testing.assert_allclose(covered, [0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(accuracy, [1, 1, 2 / 3, 0.5])
+    equal = np.tile(np.eye(10)[3], (60, 1))
+    labels = np.where(np.arange(60) < 30, 3, 4)  # of equal ones the first come first
+    np.testing.assert_allclose(coverage_curve(labels, equal)[1][:31], [*[1] * 30, 30 / 31])
 
 
 def test_the_test_sets_rejected_labels(mnist):
@@ -310,6 +339,19 @@ def test_the_test_sets_rejected_labels(mnist):
         agreed[row] = labels[row] if seen is None else seen
     assert accuracy_relabelled(labels, agreed)["ten corrected"] == (10_000, 10_000)
     assert accuracy_relabelled(labels, agreed)["as printed"] == (9_990, 10_000)
+
+
+def test_relabelled_counts_on_made_up_labels():
+    labels = np.zeros(10_000, int)
+    for row, (printed, _) in REJECTED_TEST_LABELS.items():
+        labels[row] = printed
+    predictions = labels.tolist()
+    predictions[1621], predictions[3520], predictions[0], predictions[1] = 6, 1, 1, 1
+    assert accuracy_relabelled(labels, predictions) == {
+        "as printed": (9_996, 10_000),
+        "ten corrected": (9_988, 10_000),  # nine more are wrong, and 1621 is right
+        "without the fifteen": (9_983, 9_985),
+    }
 
 
 def test_labels_of_another_set_are_refused():

@@ -183,6 +183,8 @@ def test_all_digits_are_read_left_to_right_in_one_call():
         assert isinstance(p, Prediction) and p.pixels.shape == (28, 28)
         np.testing.assert_allclose(p.probabilities, by_place(p.pixels[None, ..., None])[0])
     assert predict_digit(sheet, by_place).box == found[0].box  # the largest
+    turned = predict_digit(sheet[:, ::-1], by_place)  # which is the last one now
+    np.testing.assert_allclose(turned.box, (268, 40, 280, 200), atol=1)
     assert calls == [(3, 28, 28, 1)]
 
 
@@ -299,6 +301,8 @@ def test_command_reads_on_after_an_error_and_says_so_in_its_status(command):
         "absent.png: no such file.",
         "blank.png: nothing stands out from the paper: is the page blank?",
     ]
+    status, out, err = command("./text.png")
+    assert err == "./text.png: not a picture that can be read; save it as PNG or JPEG.\n"
 
 
 def test_command_prints_a_line_of_json_per_file(command):
@@ -309,6 +313,7 @@ def test_command_prints_a_line_of_json_per_file(command):
     first = two["digits"][0]
     assert (first["digit"], first["confidence"]) == (6, pytest.approx(0.91))
     assert len(first["probabilities"]) == 10 and sum(first["probabilities"]) == pytest.approx(1)
+    assert first["probabilities"][:2] == [0.01, 0.01]  # six decimals: 0.0100000001 would be noise
     np.testing.assert_allclose(first["box"], [100, 40, 112, 200], atol=1)
     assert blank.keys() == {"file", "error"} and "blank" in blank["error"]
 
