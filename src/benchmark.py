@@ -82,15 +82,22 @@ def run_one(recipe: dict, seed: int, digits: data.DigitData, test: bool = True) 
         "training_accuracy": trained.history["accuracy"][-1],  # an average over the last epoch
         "validation": score(trained.model, images[trained.val_rows], labels[trained.val_rows]),
     }
-    if test and recipe["validation"] == "select":
-        held = data.split_fit_select_held(labels)[2]
-        result["held_back"] = score(trained.model, images[held], labels[held])
     if test:
-        result["test"] = score(trained.model, digits.x_test, digits.y_test)
-    if test and (recipe["validation"] != "select" or recipe["name"] == "strong"):
-        # for contrast only: what choosing the epoch on the test set would give
-        result["peak_test_accuracy"] = peak(trained.model, keep.weights, digits)
+        result |= _test_scores(recipe, trained.model, keep.weights, digits)
     return result | {"environment": environment()}
+
+
+def _test_scores(recipe: dict, model: keras.Model, weights: list, digits: data.DigitData) -> dict:
+    """Scores on the test images, and on those held back where the recipe leaves them alone."""
+    scores = {}
+    if recipe["validation"] == "select":
+        held = data.split_fit_select_held(digits.y_train)[2]
+        scores["held_back"] = score(model, digits.x_train[held], digits.y_train[held])
+    scores["test"] = score(model, digits.x_test, digits.y_test)
+    if recipe["validation"] != "select" or recipe["name"] == "strong":
+        # for contrast only: what choosing the epoch on the test set would give
+        scores["peak_test_accuracy"] = peak(model, weights, digits)
+    return scores
 
 
 def peak(model: keras.Model, weights: list, digits: data.DigitData) -> float:
@@ -139,7 +146,7 @@ def ladder(digits: data.DigitData, folder: Path = STEPS) -> None:
     run_plan(plan, digits, False)
 
 
-def publish(digits: data.DigitData, names: list[str], folder: Path = MODELS) -> None:
+def train_published(digits: data.DigitData, names: list[str], folder: Path = MODELS) -> None:
     """Our networks with seed 0, trained on fit and selection images together; the JSON beside
     each says how it did on the images held back."""
     for name in names or PUBLISHED:
@@ -453,7 +460,7 @@ def main() -> int:
     commands = {
         "runs": runs,
         "ladder": ladder,
-        "models": publish,
+        "models": train_published,
         "tuned": tuned,
         "audit": audit,
         "photos": photos,

@@ -193,7 +193,7 @@ def latencies(reads: dict[str, Callable], images: np.ndarray, rounds: int = ROUN
     return found
 
 
-def publish(
+def export_model(
     path: str | Path, digits: data.DigitData, folder: Path = MODELS, rounds: int = ROUNDS
 ) -> dict:
     """Export the Keras file to `folder`, compare on the test images, and write exports.json:
@@ -254,7 +254,7 @@ def main() -> int:
     try:
         path = names[0] if names else MODELS / "robust.keras"
         folder = results_dir("models") if names else MODELS
-        found = publish(path, data.load_mnist(), folder, ROUNDS)
+        found = export_model(path, data.load_mnist(), folder, ROUNDS)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -52,27 +52,11 @@ def build_cnn(
         batch_norm_momentum=batch_norm_momentum, block_dropout=block_dropout, dropout=dropout
     )
 
-    first = order[0] == "relu"  # then part of the convolution
-    centred = batch_norm and list(order).index("norm") < list(order).index("relu")
+    momentum = batch_norm_momentum if batch_norm else None
     inputs = x = keras.Input(IMAGE_SHAPE, name="image")
-    for i, (n_filters, kernel, pad, pooled) in enumerate(blocks, 1):
-        x = layers.Conv2D(
-            n_filters,
-            kernel,
-            padding=pad,
-            activation="relu" if first else None,
-            use_bias=not centred,  # batch norm takes it off and adds one of its own
-            name=f"conv{i}",
-        )(x)
-        for step in order:
-            if step == "norm" and batch_norm:
-                x = layers.BatchNormalization(momentum=batch_norm_momentum, name=f"bn{i}")(x)
-            elif step == "pool" and pooled:
-                x = layers.MaxPooling2D(2, name=f"pool{i}")(x)
-            elif step == "relu" and not first:
-                x = layers.ReLU(name=f"relu{i}")(x)
-        if block_dropout:
-            x = layers.Dropout(block_dropout, name=f"block_dropout{i}")(x)
+    for i, block in enumerate(blocks, 1):
+        for layer in _block_layers(i, *block, order, momentum, block_dropout):
+            x = layer(x)
     x = (
         layers.GlobalMaxPooling2D(name="global_pool")(x)
         if global_pool
@@ -84,6 +68,33 @@ def build_cnn(
         x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Dense(CLASSES, activation="softmax", name="output")(x)
     return keras.Model(inputs, outputs, name=name)
+
+
+def _block_layers(
+    i: int, filters: int, kernel: int, padding: str, pooled: bool, order: Sequence[str],
+    momentum: float | None, dropout: float,
+) -> list[keras.layers.Layer]:  # fmt: skip
+    """The layers of the i-th block of build_cnn; no batch norm without a `momentum`."""
+    first = order[0] == "relu"  # then part of the convolution
+    centred = momentum is not None and list(order).index("norm") < list(order).index("relu")
+    made = [
+        layers.Conv2D(
+            filters,
+            kernel,
+            padding=padding,
+            activation="relu" if first else None,
+            use_bias=not centred,  # batch norm takes it off and adds one of its own
+            name=f"conv{i}",
+        )
+    ]
+    for step in order:
+        if step == "norm" and momentum is not None:
+            made.append(layers.BatchNormalization(momentum=momentum, name=f"bn{i}"))
+        elif step == "pool" and pooled:
+            made.append(layers.MaxPooling2D(2, name=f"pool{i}"))
+        elif step == "relu" and not first:
+            made.append(layers.ReLU(name=f"relu{i}"))
+    return made + [layers.Dropout(dropout, name=f"block_dropout{i}")] * (dropout > 0)
 
 
 def build_resnet(

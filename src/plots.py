@@ -197,11 +197,7 @@ def plot_history(epochs: dict[str, list[float]], title: str = "") -> Figure:
         ax.set(xlabel="epoch", title=metric.capitalize())
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(color="0.9")
-    axes[0].set_yscale("log")
-    axes[0].yaxis.set_major_formatter("{x:g}")
-    axes[0].yaxis.set_minor_formatter(
-        lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""
-    )
+    _log_loss(axes[0])
     handles = {
         label: line for line, label in zip(*axes[0].get_legend_handles_labels(), strict=True)
     }
@@ -209,6 +205,13 @@ def plot_history(epochs: dict[str, list[float]], title: str = "") -> Figure:
     axes[1].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
     figure.suptitle(title)
     return figure
+
+
+def _log_loss(ax) -> None:
+    """A logarithmic y axis with a number at 1, 2 and 5 of each decade."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
 
 
 @_styled

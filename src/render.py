@@ -188,7 +188,7 @@ def results_table(folder: Path) -> str:
         "| recipe | it states | test accuracy ± sd (seeds), 95% interval | training | verdict |",
         "| --- | --- | --- | --- | --- |",
         *(_result_row(name, row, times) for name, row in rows.items()),
-        f"\nThe network that `04_evaluation` opens, `{published['model']}`, is a run of its own: "
+        f"\n- The network that `04_evaluation` opens, `{published['model']}`, is a run of its own: "
         f"{published['test']['accuracy']:.2%} of the test images right (Wilson's 95% interval for "
         f"the draw of images: {low:.2%} to {high:.2%}), loss {published['test']['loss']:.4f}.",
     ]
@@ -196,7 +196,7 @@ def results_table(folder: Path) -> str:
         timed = read_json(folder / "timing.json")
         short = [name for name in timed["one_epoch"] if name in rows]
         lines.append(
-            f"\nTraining: median of three rounds side by side, and its multiple of the keras.io "
+            f"- Training: median of three rounds side by side, and its multiple of the keras.io "
             f"convnet's, {_machine(timed)}. A to E and keras.io score their validation images "
             f"after each epoch, as described. Timed for one epoch, preparation included, times the "
             f"number of epochs: {', '.join(short) or 'none'}."
@@ -276,20 +276,25 @@ def photos_table(folder: Path) -> str:
             f"| {way} | **{row['accuracy']:.1%}** ({low:.1%} to {high:.1%}) "
             f"| {row['wrong_and_sure'] * row['n']:,.0f} of {row['n']:,} |"
         )
-    spoilt, ways = found["spoilt"], len(found["spoilt"]) - 1
-    champion, robust = (
-        sum(row[model] for kind, row in spoilt.items() if kind != "none") / ways
-        for model in ("champion.keras", "robust.onnx")
-    )
     points = [
-        f"- Test images spoilt in {ways} ways at 28 × 28, {found['spoilt_images']:,} of each, as "
-        f"they are: `champion` {champion:.1%} right, `robust` {robust:.1%}. Training drew most of "
-        "these kinds too, with other code and strengths, and its confidence was fitted on them: "
-        "this says how well `robust` learned them, not how it does on others.",
-        f"- {_clean_price(read_json(folder / 'evaluation.json'), exports, found)}",
-        f"- {_export_price(exports)}",
+        f"- {_spoilt_accuracy(found)}",
+        f"- {_clean_price(read_json(folder / 'evaluation.json'), exports, found)} "
+        f"{_export_price(exports)}",
     ]
     return "\n".join([*lines, "", _apart(found["robust_against_champion"]), *points])
+
+
+def _spoilt_accuracy(found: dict) -> str:
+    ways = [row for kind, row in found["spoilt"].items() if kind != "none"]
+    champion, robust = (
+        statistics.mean(row[model] for row in ways) for model in ("champion.keras", "robust.onnx")
+    )
+    return (
+        f"Test images spoilt in {len(ways)} ways at 28 × 28, {found['spoilt_images']:,} of each, "
+        f"as they are: `champion` {champion:.1%} right, `robust` {robust:.1%}. Training drew most "
+        "of these kinds too, with other code and strengths, and its confidence was fitted on "
+        "them: this says how well `robust` learned them, not how it does on others."
+    )
 
 
 def _apart(compared: dict) -> str:

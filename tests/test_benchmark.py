@@ -167,7 +167,7 @@ def test_published_models_are_fitted_without_the_images_held_back(
     tiny, sample, tmp_path, monkeypatch
 ):
     for _ in range(2):  # the second finds all done
-        benchmark.publish(sample, ["own"], tmp_path)
+        benchmark.train_published(sample, ["own"], tmp_path)
         monkeypatch.setattr(benchmark.training, "train", None)
     found = json.loads((tmp_path / "own.json").read_text())
     assert found["images"] == 1199 + 119 and found["held_back"]["n"] == 119

@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto, helper
 
 from src import config, data, export, inference
-from src.export import compare, export_litert, export_onnx, latencies, publish
+from src.export import compare, export_litert, export_model, export_onnx, latencies
 from src.inference import open_model, sha256
 from src.models import build_cnn, save_model
 
@@ -467,7 +467,7 @@ def test_nothing_is_replaced_where_a_file_reads_otherwise(
         (tmp_path / name).write_text("old")
     monkeypatch.setattr(export, "export_all", exports_another)
     with pytest.raises(ValueError, match="small_int8.tflite: .* right, Keras 9.*too far apart"):
-        publish(saved, sample, tmp_path, rounds=1)
+        export_model(saved, sample, tmp_path, rounds=1)
     left = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert left == dict.fromkeys((*FILES, "exports.json"), "old")
 
