@@ -335,8 +335,10 @@ def plot_accuracy_time(rows: list[dict], title: str = "") -> Figure:
         if row["low"] is not None:
             ax.vlines(x, 100 * row["low"], 100 * row["high"], color=colour, lw=1.5)
         ax.plot(x, y, marker, color=colour, ms=8)
-        crowded = any(x / 1.15 < np.median(r["seconds"]) < x for r in rows)  # then below the line
-        at, side = ((-7, -14), "right") if crowded else ((7, 4), "left")
+        places = [np.median(other["seconds"]) for other in rows]
+        below = any(x / 1.15 < place < x for place in places)  # of the line, where it is crowded
+        left = below or any(x < place < 1.3 * x for place in places)
+        at, side = (-7 if left else 7, -14 if below else 4), "right" if left else "left"
         ax.annotate(row["name"], (x, y), at, textcoords="offset points", color=colour, ha=side)
     for group, (colour, marker) in looks.items():
         ax.plot([], [], marker, color=colour, label=group)
