@@ -215,6 +215,21 @@ def test_order_of_places(mnist_dir, monkeypatch, tmp_path, cache):
             path.unlink()
 
 
+def test_an_empty_place_that_was_named_is_said_before_another_is_read(mnist_dir, cache, capsys):
+    store(cache)
+    assert_mnist_is_fake()
+    said = capsys.readouterr().out
+    assert said.startswith("MNIST_DIR: ") and said.endswith("; looking elsewhere.\n")
+    assert said.count("elsewhere") == 1  # nobody named Keras' folder
+
+
+def test_keras_folder_is_in_the_home_folder(fake, monkeypatch, tmp_path):
+    monkeypatch.delenv("KERAS_HOME")
+    monkeypatch.setattr(data.Path, "home", lambda: tmp_path)
+    store(tmp_path / ".keras" / "datasets")
+    assert_mnist_is_fake()
+
+
 @pytest.mark.parametrize("name", ["mnist.npz", IDX["x_test"] + ".gz"])
 def test_damaged_file_of_keras_is_skipped_and_kept(fake, tmp_path, cache, name):
     keras = store(tmp_path / "keras" / "datasets")
@@ -637,6 +652,11 @@ BAD_BATCHES = [
     pytest.param(IMAGES, LABELS / 1, 10, "labels: float64"),
     pytest.param(IMAGES, LABELS[:, None], 10, "(25, 1)"),
 ]
+
+
+def test_a_batch_of_one():
+    sizes = [len(images) for images, _ in data.make_dataset(IMAGES, LABELS, 1)]
+    assert sizes == [1] * len(IMAGES)
 
 
 @pytest.mark.parametrize("images, labels, batch_size, reason", BAD_BATCHES)

@@ -287,7 +287,7 @@ def test_sizes_show_the_mean_in_a_band_from_best_to_worst():
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [0.3, 0.1])
     reach = errors.collections[0].get_paths()[0].vertices
     assert (reach[:, 1].min(), reach[:, 1].max()) == (2, 5)
-    assert off.get_title() == "expected calibration error"
+    assert off.get_title() == "calibration error"
     legend = [text.get_text() for text in errors.figure.legends[0].get_texts()]
     assert legend == ["best to worst", "mean over subsets of so many"]
 

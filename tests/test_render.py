@@ -201,8 +201,9 @@ def test_the_photos_table_gives_counts_and_prices(results):
     spoilt |= dict.fromkeys("ab", {"champion.keras": 0.5, "robust.onnx": 0.9})
     change(results / "photos.json", photos=found, spoilt=spoilt, spoilt_images=1234,
            robust_against_champion={"only_a": 12, "only_b": 9, "p": 0.664})  # fmt: skip
-    times = {"model.predict": 50, "model(x)": 10, "robust_int8.tflite": 0.1}
-    rows = [{"name": name, "n": 10_000, "bytes": 5e5, "accuracy": 0.99, "milliseconds": t}
+    times = {"model.predict": 50, "model(x)": 10, "robust_int8.tflite": 0.1, "robust.onnx": 0.25}
+    rows = [{"name": name, "n": 10_000, "bytes": 5e5, "accuracy": 0.99, "errors": 100,
+             "milliseconds": t}
             for name, t in times.items()]  # fmt: skip
     change(results / "exports.json", rows=rows, made_from="robust.keras")
     change(results / "evaluation.json", model="champion.keras", test={"accuracy": 0.9975})
@@ -214,10 +215,11 @@ def test_the_photos_table_gives_counts_and_prices(results):
     for said in (
         "do not tell the last two rows apart: `robust` alone reads 12 of them right, `champion` "
         "alone 9 (McNemar's p = 0.66).",
-        "spoilt in 2 ways at 28 × 28, 1,234 of each, as they are: `champion` 50.0% right, `robust` "
-        "90.0%.",
+        "spoilt in 2 ways at 28 × 28, 1,234 of each, without preparation: `champion` 50.0% right, "
+        "`robust` 90.0%.",
         "On all 10,000 test images, clean: `champion` 99.75%, `robust` 99.00%.",
-        "1/500 of the time of `model.predict` and 1/100 of that of `model(x)`.",
+        "One image takes the ONNX file 2.5 times as long, `model(x)` 100 times, `model.predict` "
+        "500 times.",
     ):
         assert said in made
     change(results / "evaluation.json", model="your_own.keras")
