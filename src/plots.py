@@ -348,7 +348,7 @@ def plot_accuracy_time(rows: list[dict], title: str = "") -> Figure:
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter("")
     ax.yaxis.set_major_formatter("{x:.4g}%")
-    ax.margins(x=0.12)
+    ax.margins(x=0.16)
     ax.grid(color="0.9")
     ax.legend(loc="lower left")
     return figure
@@ -671,7 +671,7 @@ def plot_exports(rows: list[dict], title: str = "") -> Figure:
 def plot_sizes(scores: dict[int, dict[str, Sequence[float]]], title: str = "") -> Figure:
     """What ensembles of 1, 2, ... members score: for each measure the mean over all subsets of
     so many, in a band from the best to the worst. `scores`: see ensembles.subset_scores."""
-    labels = {"errors": "errors", "loss": "loss", "calibration_error": "expected calibration error"}
+    labels = {"errors": "errors", "loss": "loss", "calibration_error": "calibration error"}
     figure, axes = plt.subplots(1, len(labels), figsize=(WIDTH, 3.7))
     sizes = list(scores)
     for ax, (key, label) in zip(axes, labels.items(), strict=True):

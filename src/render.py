@@ -196,10 +196,11 @@ def results_table(folder: Path) -> str:
         timed = read_json(folder / "timing.json")
         short = [name for name in timed["one_epoch"] if name in rows]
         lines.append(
-            f"- Training: median of three rounds side by side, and its multiple of the keras.io "
-            f"convnet's, {_machine(timed)}. A to E and keras.io score their validation images "
-            f"after each epoch, as described. Timed for one epoch, preparation included, times the "
-            f"number of epochs: {', '.join(short) or 'none'}."
+            "- Training: median of three rounds, the recipes in turn in each, and its multiple of "
+            f"the keras.io convnet's, {_machine(timed)}. Rounds differ by up to a factor of two, "
+            "so read the multiples as rough. A to E and keras.io score their validation images "
+            f"after each epoch, as described. An epoch of {' and of '.join(short) or 'none'} was "
+            "timed, preparation included, and multiplied by their number."
         )
     return "\n".join(lines)
 
@@ -291,9 +292,9 @@ def _spoilt_accuracy(found: dict) -> str:
     )
     return (
         f"Test images spoilt in {len(ways)} ways at 28 × 28, {found['spoilt_images']:,} of each, "
-        f"as they are: `champion` {champion:.1%} right, `robust` {robust:.1%}. Training drew most "
-        "of these kinds too, with other code and strengths, and its confidence was fitted on "
-        "them: this says how well `robust` learned them, not how it does on others."
+        f"without preparation: `champion` {champion:.1%} right, `robust` {robust:.1%}. Training "
+        "drew most of these kinds too, with other code and strengths, and its confidence was "
+        "fitted on them: this says how well `robust` learned them, not how it does on others."
     )
 
 
@@ -320,16 +321,17 @@ def _clean_price(evaluation: dict, exports: dict, found: dict) -> str:
 
 def _export_price(exports: dict) -> str:
     rows = {row["name"]: row for row in exports["rows"]}
-    small, keras = rows["robust_int8.tflite"], rows["model.predict"]
-    predict, call = (
-        f"{rows[way]['milliseconds'] / small['milliseconds']:,.0f}"
-        for way in ("model.predict", "model(x)")
+    small, keras, onnx = (rows[n] for n in ("robust_int8.tflite", "model.predict", "robust.onnx"))
+    times = (
+        rows[way]["milliseconds"] / small["milliseconds"]
+        for way in ("robust.onnx", "model(x)", "model.predict")
     )
+    floats, call, predict = (f"{ratio:.{0 if ratio >= 10 else 1}f}" for ratio in times)
     return (
         f"`robust` with 8-bit integers: {small['bytes'] / 1000:.0f} kB instead of "
-        f"{keras['bytes'] / 1000:,.0f}, {small['accuracy']:.2%} of the test images instead of "
-        f"{keras['accuracy']:.2%}, one image in 1/{predict} of the time of `model.predict` and "
-        f"1/{call} of that of `model(x)`."
+        f"{onnx['bytes'] / 1000:,.0f} as ONNX, {small['errors']} errors on the test images, with "
+        f"floats {keras['errors']}. One image takes the ONNX file {floats} times as long, "
+        f"`model(x)` {call} times, `model.predict` {predict} times."
     )
 
 
