@@ -180,7 +180,8 @@ def results_table(folder: Path) -> str:
     """README's first table, from the JSON files in `folder`: stated and measured accuracy."""
     from src.results import read_timing, summarize  # here: Keras takes seconds
 
-    times = {name: statistics.median(values) for name, values in read_timing(folder).items()}
+    rounds = read_timing(folder)
+    times = {name: statistics.median(values) for name, values in rounds.items()}
     rows = summarize(folder / "benchmarks")
     published = read_json(folder / "evaluation.json")
     low, high = published["test"]["accuracy_interval"]
@@ -195,12 +196,14 @@ def results_table(folder: Path) -> str:
     if times:
         timed = read_json(folder / "timing.json")
         short = [name for name in timed["one_epoch"] if name in rows]
+        apart = max(max(values) / min(values) for values in rounds.values())
         lines.append(
             "- Training: median of three rounds, the recipes in turn in each, and its multiple of "
-            f"the keras.io convnet's, {_machine(timed)}. Rounds differ by up to a factor of two, "
-            "so read the multiples as rough. A to E and keras.io score their validation images "
-            f"after each epoch, as described. An epoch of {' and of '.join(short) or 'none'} was "
-            "timed, preparation included, and multiplied by their number."
+            f"the keras.io convnet's, {_machine(timed)}. Rounds differ by up to a factor "
+            f"of {apart:.1f}, so read the multiples as rough. A to E and keras.io score their "
+            "validation images after each epoch, as described. An epoch of "
+            f"{' and of '.join(short) or 'none'} was timed, preparation included, and multiplied "
+            "by their number."
         )
     return "\n".join(lines)
 
