@@ -4,15 +4,17 @@
 # make benchmark  the runs behind the tables, hours, goes on where it stopped (needs MNIST)
 # make timing     their times side by side, over an hour on a quiet machine (needs MNIST)
 # make tune       three searches of 03, 20 minutes; WORKERS=2: by a chief and two workers (MNIST)
-# make photos     made-up photos and spoilt images, a few minutes (needs MNIST)
+# make photos     synthetic photos and corrupted images, a few minutes (needs MNIST)
 # make ensemble   members of 06, the ensemble, its students, hours; goes on where it stopped (MNIST)
 # make export     robust.keras as ONNX and LiteRT, checked and timed, 2 minutes (needs MNIST)
 # make app        the page to draw on, at 127.0.0.1 only
 # make audit      the suspicious labels that 04 shows, 2 minutes (needs MNIST)
-# make readme   README's tables from models/*.json       make clean    removes build/ and .venv/
+# make readme   README's tables from models/*.json       make status   what is out of date
+# make clean    removes .venv/ and build/, but for build/work: long runs that are unfinished
 # Another Python:  make run PYTHON=python3.12            Some notebooks:  make run NOTEBOOKS=01_eda
 
-.PHONY: setup lab run test publish benchmark timing tune audit photos ensemble export app readme clean
+.PHONY: setup lab run test publish benchmark timing tune audit photos ensemble export app readme \
+  status clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := run
 
@@ -28,47 +30,49 @@ lab: .venv/ready
 	@.venv/bin/jupyter lab notebooks
 
 run: .venv/ready
-	@.venv/bin/python -m src.render run $(NOTEBOOKS)
+	@.venv/bin/python -m src.experiments run $(NOTEBOOKS)
 
 test: .venv/ready-to-test
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet .
-	@.venv/bin/python -m pytest --cov=src --cov-fail-under=90
+	@.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --cov=src --cov-fail-under=90
 
 publish: .venv/ready
-	@.venv/bin/python -m src.render publish $(NOTEBOOKS)
+	@.venv/bin/python -m src.experiments publish $(NOTEBOOKS)
 
 benchmark: .venv/ready
-	@.venv/bin/python -m src.benchmark runs
-	@.venv/bin/python -m src.benchmark ladder
-	@.venv/bin/python -m src.benchmark models
+	@for part in runs ladder models; do .venv/bin/python -m src.experiments $$part || exit; done
 
 timing: .venv/ready
-	@.venv/bin/python -m src.benchmark timing
+	@.venv/bin/python -m src.experiments timing
 
 tune: .venv/ready
-	@.venv/bin/python -m src.tuning --workers $(WORKERS)
-	@.venv/bin/python -m src.benchmark tuned
+	@.venv/bin/python -m src.experiments tune --workers $(WORKERS)
 
 audit: .venv/ready
-	@.venv/bin/python -m src.benchmark audit
+	@.venv/bin/python -m src.experiments audit
 
 photos: .venv/ready
-	@.venv/bin/python -m src.benchmark photos
+	@.venv/bin/python -m src.experiments photos
 
 ensemble: .venv/ready
-	@.venv/bin/python -m src.ensembles all
+	@.venv/bin/python -m src.experiments ensemble
 
 export: .venv/ready
-	@.venv/bin/python -m src.export
+	@.venv/bin/python -m src.experiments export
 
 app: .venv/ready
-	@.venv/bin/python -m src.app
+	@.venv/bin/python -m src.reading.app
 
 readme: .venv/ready
-	@.venv/bin/python -m src.render readme
+	@.venv/bin/python -m src.experiments readme
+
+status: .venv/ready
+	@.venv/bin/python -m src.experiments status
 
 clean:
-	rm -rf build .venv *.egg-info
+	@if [ -d build/work ]; then echo "build/work stays: it holds unfinished long runs (rm -r build/work)"; fi
+	@if [ -d build ]; then find build -mindepth 1 -maxdepth 1 ! -name work -exec rm -rf {} +; fi
+	rm -rf .venv *.egg-info
 
 .venv/bin/python:
 	@$(or $(PYTHON),false) -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \

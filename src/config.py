@@ -1,25 +1,40 @@
-"""Paths, fixed facts, JSON files. Nothing is read or written on import."""
+"""Paths, fixed facts, JSON files, checks of shapes. Nothing is read or written on import."""
 
 import json
 import os
 import platform
+import struct
+import uuid
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SHAPE = (28, 28, 1)
 CLASSES = 10
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
+DAMAGE = (  # what numpy, h5py, Keras, Pillow and zipfile raise on a file that is not whole
+    *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(RuntimeError, SyntaxError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile),
+)
+
+
+class DataError(ValueError):
+    """A file or an array is there, but is not what it should be."""
 
 
 def results_dir(kind: str, source: str = "mnist") -> Path:
-    """The folder for what a run makes, created if need be.
+    """Make and return the folder for what a run makes: `kind` is "models" or "figures".
 
-    `kind` is "models" or "figures". Results go under `build/`, those of the embedded
-    sample (`source="sample"`) under `build/sample/`, so that the two never mix. The
-    environment variable MNIST_RESULTS_DIR names another folder in place of `build/`.
+    Results go under `build/`, those of the embedded sample (`source="sample"`) under
+    `build/sample/`, so that the two never mix. The environment variable MNIST_RESULTS_DIR
+    names another folder in place of `build/`.
     """
     folder = _results_path(kind, source)
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,34 +43,38 @@ def results_dir(kind: str, source: str = "mnist") -> Path:
 
 def _results_path(kind: str, source: str) -> Path:
     base = Path(os.environ.get("MNIST_RESULTS_DIR") or ROOT / "build")
-    return (base / "sample" if source == "sample" else base) / kind
+    return (base if source == "mnist" else base / source) / kind
 
 
-def find_result(name: str, kind: str = "models", source: str = "mnist") -> Path:
-    """Your own file `name` where there is one, else the published one, which is MNIST's.
+def find_result(
+    name: str, kind: str = "models", source: str = "mnist", published: bool = False
+) -> Path:
+    """Find your own file `name`, else the published one, which is MNIST's.
 
-    Raises FileNotFoundError, naming the places and the notebook to run, where there is none.
+    For another source than MNIST only where `published` allows it.
     """
-    places = [_results_path(kind, source)] + [ROOT / kind] * (source != "sample")
+    places = [_results_path(kind, source)]
+    if source == "mnist" or published:
+        places.append(ROOT / kind)
     for folder in places:
         if (folder / name).exists():
             return folder / name
     advice = f"A network of your own comes from notebooks/02_training.ipynb, SOURCE = {source!r}"
     if Path(name).suffix in (".onnx", ".tflite"):
         advice = "Exports come from `make export`"
-    if source != "sample":
+    if source == "mnist":
         advice += "; `git restore models` brings back a published one"
     raise FileNotFoundError(f"{name} is not in {' or '.join(map(str, places))}. {advice}.")
 
 
 def display_path(path: Path) -> str:
-    """`path` as seen from the project's root, so that printed paths name no one's home."""
+    """Name a path as seen from the project's root, so that nothing printed names one's home."""
     path = Path(path).resolve()
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
 def environment() -> dict:
-    """What results depend on: cores, system and library versions."""
+    """Collect what results depend on: cores, system and library versions."""
     return {
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -66,11 +85,11 @@ def environment() -> dict:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A place beside `path` to write to, which takes its place when the block ends and goes
-    where the block fails; folders are made."""
+    """Write to a new file beside `path`; rename it to `path` on success, delete it on failure."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"partial-{path.name}")  # the ending tells libraries the format
+    # a name of its own, as two processes may write at once; the ending tells libraries the format
+    partial = path.with_name(f"partial-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield partial
         os.replace(partial, path)
@@ -79,8 +98,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def read_json(path: str | Path, needed: Iterable[str] = (), advice: str = "") -> dict:
-    """What a JSON file holds. Raises FileNotFoundError, or ValueError, which ends with `advice`,
-    naming a file that is damaged or lacks a key of those `needed`."""
+    """Read a JSON file; ValueError, ending with `advice`, where it is damaged or lacks a key."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -98,3 +116,27 @@ def write_json(path: str | Path, content: dict) -> Path:
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def check_images(images: np.ndarray) -> np.ndarray:
+    """Return images as float32 if they are (n, 28, 28, 1) in [0, 1], else say what they are."""
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != IMAGE_SHAPE:
+        raise DataError(f"images: shape {images.shape}, expected (n, 28, 28, 1).")
+    if images.dtype.kind != "f":
+        raise DataError(f"images: {images.dtype}, expected floats in [0, 1]: see scale_images.")
+    if len(images) and not (images.min() >= 0 and images.max() <= 1):
+        raise DataError(
+            f"images: values from {images.min()} to {images.max()}, expected 0 to 1: "
+            "see scale_images."
+        )
+    return images.astype(np.float32, copy=False)
+
+
+def check_network(takes: tuple, gives: tuple, name: str = "model") -> None:
+    """ValueError unless a network's shapes, without the batch, are an image's and ten outputs."""
+    if (tuple(takes), tuple(gives)) != (IMAGE_SHAPE, (CLASSES,)):
+        raise ValueError(
+            f"{name}: takes {tuple(takes)} to {tuple(gives)}, expected {IMAGE_SHAPE} to "
+            f"({CLASSES},)."
+        )

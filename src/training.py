@@ -1,42 +1,41 @@
-"""What training needs beside Keras: whole checkpoints, live progress, histories as JSON."""
+"""What training needs beside Keras: recipes compiled and fitted, whole checkpoints, progress."""
 
-import os
+import inspect
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
+import pandas as pd
 from IPython import get_ipython
 from IPython.display import display
 
 from src import data, evaluation, models
+from src.augmentation import augment
 from src.config import environment, write_json
+from src.recipes import Recipe
 
 
-class AtomicCheckpoint(keras.callbacks.ModelCheckpoint):
-    """Keras' ModelCheckpoint for the best epoch, each file written whole or not at all.
+class AtomicCheckpoint(keras.callbacks.Callback):
+    """Keep the network of the best epoch in a file that is always whole.
 
-    The model is saved beside `path` and moved there once complete: a run killed in
-    mid-save leaves the checkpoint before it loadable.
+    Like Keras' ModelCheckpoint(save_best_only=True), but the file is replaced only once the new
+    one is written, holds no optimiser state, and never a network whose loss is not a number.
     """
 
-    def __init__(self, path: str | Path, monitor: str = "val_loss", **kwargs):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.partial = self.path.with_name(f"partial-{self.path.name}")
-        self.partial.unlink(missing_ok=True)
-        super().__init__(self.partial, monitor=monitor, save_best_only=True, **kwargs)
+    def __init__(self, path: str | Path, monitor: str = "val_loss"):
+        super().__init__()
+        self.path, self.monitor, self.best = Path(path), monitor, np.inf
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.partial.unlink(missing_ok=True)  # left by a save that failed
-        super().on_epoch_end(epoch, logs)
-        if self.partial.exists():
-            os.replace(self.partial, self.path)
+        if (logs or {}).get(self.monitor, np.inf) < self.best:
+            models.save_model(self.model, self.path)
+            self.best = logs[self.monitor]
 
 
 class LiveProgress(keras.callbacks.Callback):
-    """A table with a row per epoch, redrawn in place about once a second.
+    """Show a table with a row per epoch, redrawn in place about once a second.
 
     A saved notebook keeps its last state only, as plain text that GitHub shows. Use it with
     `fit(..., verbose=0)`. Outside a notebook each epoch's row is printed.
@@ -44,159 +43,148 @@ class LiveProgress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.rows, self.handle, self.drawn = [], None, 0.0
-        self.started = time.perf_counter()
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.epoch, self.epoch_started = epoch, time.perf_counter()
+        self.started = self.epoch_started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if time.perf_counter() - self.drawn > 1:
-            steps = self.params.get("steps") or "?"
-            self._draw(f"epoch {self.epoch + 1}: batch {batch + 1} of {steps}")
+            self._draw(f"epoch {len(self.rows) + 1}: batch {batch + 1} of {self.params['steps']}")
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        seconds = time.perf_counter() - self.epoch_started
-        self.rows.append({"epoch": epoch + 1, "seconds": seconds, **(logs or {})})
-        self._draw("")
+        now = time.perf_counter()
+        self.rows.append({"epoch": epoch + 1, "seconds": now - self.epoch_started, **(logs or {})})
+        self.epoch_started = now
+        self._draw()
 
     def on_train_end(self, logs: dict | None = None) -> None:
         total = time.perf_counter() - self.started
         self._draw(f"{len(self.rows)} of {self.params['epochs']} epochs in {total:.0f} s")
 
-    def _draw(self, last_line: str) -> None:
+    def _draw(self, last_line: str = "") -> None:
         self.drawn = time.perf_counter()
-        lines = _table(self.rows)
-        text = "\n".join([*lines, last_line]).strip("\n")
+        kinds = {"epoch": "{:d}", "seconds": "{:.1f}", "learning_rate": "{:.2g}"}
+        columns = {name: kinds.get(name, "{:.4f}").format for row in self.rows for name in row}
+        table = pd.DataFrame(self.rows).to_string(index=False, formatters=columns)
+        lines = table.splitlines() if self.rows else []
+        text = {"text/plain": "\n".join([*lines, last_line]).strip("\n")}
         if not _in_notebook():
-            if last_line == "" and self.rows:
+            if self.rows and not last_line:
                 print("\n".join(lines if len(self.rows) == 1 else lines[-1:]))
         elif self.handle is None:
-            self.handle = display({"text/plain": text}, raw=True, display_id=True)
+            self.handle = display(text, raw=True, display_id=True)
         else:
-            self.handle.update({"text/plain": text}, raw=True)
+            self.handle.update(text, raw=True)
 
 
 def _in_notebook() -> bool:
     return getattr(get_ipython(), "kernel", None) is not None
 
 
-def _table(rows: list[dict]) -> list[str]:
-    """Rows of numbers as aligned lines of text under their names."""
-    formats = {"epoch": "d", "seconds": ".1f", "learning_rate": ".2g"}
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    widths = {name: max(len(name), 7) for name in names}
-    lines = ["  ".join(f"{name:>{widths[name]}}" for name in names)]
-    for row in rows:
-        cells = (format(row[n], formats.get(n, ".4f")) if n in row else "" for n in names)
-        lines.append("  ".join(f"{c:>{widths[n]}}" for c, n in zip(cells, names, strict=True)))
-    return lines
-
-
 def save_history(path: str | Path, history: keras.callbacks.History, **settings) -> Path:
-    """A fit's history as JSON: `epochs` (lists per metric), `settings`, `environment`."""
+    """Write a fit's history as JSON: `epochs` (lists per metric), `settings`, `environment`."""
     epochs = {name: [float(v) for v in values] for name, values in history.history.items()}
     return write_json(path, {"settings": settings, "epochs": epochs, "environment": environment()})
 
 
 class Trained(NamedTuple):
-    """What `train` returns; `fit_rows`, `val_rows`: which training images were used for what."""
+    """What `train` returns; the rows say which training images were used for what."""
 
     model: keras.Model
     history: dict[str, list[float]]
     seconds: float
-    fit_rows: np.ndarray
+    train_rows: np.ndarray
     val_rows: np.ndarray
 
 
-def make_optimizer(recipe: dict, steps: int) -> keras.optimizers.Optimizer:
-    """Adam as the recipe has it, for a run of `steps` batches.
+def train(
+    recipe: Recipe, digits: data.DigitData, seed: int = 0, callbacks=(), start=None
+) -> Trained:
+    """Train a recipe on the training images; the same seed gives the same network.
+
+    Validation images are scored after each epoch where the recipe keeps a share of its own, or
+    a callback watches them. `start`: weights to begin with. `seconds` is the wall clock from
+    building the network to its last step.
+    """
+    _check_arguments(recipe)
+    callbacks = list(callbacks)
+    if recipe.early_stopping:
+        callbacks.append(keras.callbacks.EarlyStopping(**recipe.early_stopping))
+    if recipe.reduce_lr:
+        callbacks.append(keras.callbacks.ReduceLROnPlateau(**recipe.reduce_lr))
+    monitors = [str(getattr(callback, "monitor", "")) for callback in callbacks]
+    rows, val_rows = split_rows(recipe, digits, seed)
+    x, y, validation = *_inputs(recipe, digits, rows), None
+    if isinstance(recipe.validation, float) or any(name.startswith("val") for name in monitors):
+        validation = data.make_dataset(*_inputs(recipe, digits, val_rows), 500)
+    started = time.perf_counter()
+    keras.utils.set_random_seed(seed)
+    batches = data.make_dataset(x, y, recipe.batch_size, True, seed, recipe.augmentation)
+    model = models.build(recipe.network)
+    compile_model(model, recipe, len(batches) * recipe.epochs)
+    if start is not None:
+        model.set_weights(start)
+    history = model.fit(batches, validation_data=validation, epochs=recipe.epochs,
+                        callbacks=callbacks, shuffle=False, verbose=0)  # fmt: skip
+    seconds = time.perf_counter() - started
+    return Trained(model, history.history, seconds, rows, val_rows)
+
+
+def _check_arguments(recipe: Recipe) -> None:
+    """ValueError naming an argument that a network, an optimizer or `augment` does not take."""
+    network = models.build_resnet if "blocks" in recipe.network else models.build_cnn
+    takes = {"network": network, "augmentation": augment, "optimizer": keras.optimizers.Adam}
+    for name, function in takes.items():
+        known = [n for n in inspect.signature(function).parameters if n not in ("images", "seed")]
+        if name == "augmentation":
+            known.append("outliers")
+        unknown = sorted(set(getattr(recipe, name)) - set(known))
+        if unknown:
+            raise ValueError(f"{name}: no argument {unknown[0]!r}; there are {', '.join(known)}.")
+
+
+def split_rows(recipe: Recipe, digits: data.DigitData, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the rows to train on and those to validate on: of the one split, or by a share."""
+    if recipe.validation == "split":
+        return digits.rows["train"], digits.rows["validation"]
+    if recipe.validation == "held_back":
+        held_back = digits.rows["held_back"]
+        return np.setdiff1d(np.arange(len(digits.y_train)), held_back), held_back
+    labels, rows = digits.y_train, np.arange(len(digits.y_train))
+    if recipe.images and recipe.images < len(labels):
+        _, rows = data.stratified_split(labels, recipe.images / len(labels))
+    kept, val = data.stratified_split(labels[rows], recipe.validation, seed)
+    return rows[kept], rows[val]
+
+
+def _inputs(recipe: Recipe, digits: data.DigitData, rows: np.ndarray) -> tuple:
+    labels = digits.y_train[rows]
+    if recipe.loss == "categorical_crossentropy":
+        labels = data.one_hot(labels)
+    return data.scale_images(digits.x_train[rows]), labels
+
+
+def compile_model(model: keras.Model, recipe: Recipe, steps: int, loss=None, metrics=()) -> None:
+    """Compile a model as the recipe has it, for a run of `steps` batches.
 
     The one-cycle schedule warms up linearly over the first quarter and falls to zero along a
     cosine: Smith and Topin, "Super-Convergence" (2018), with the cosine of Loshchilov and
     Hutter, "SGDR" (2017).
     """
-    settings = dict(recipe["optimizer"])
-    if recipe["schedule"] == "one_cycle":
+    settings = dict(recipe.optimizer)
+    if recipe.schedule == "one_cycle":
         warm, peak = max(1, steps // 4), settings["learning_rate"]
         settings["learning_rate"] = keras.optimizers.schedules.CosineDecay(
             peak / 25, max(1, steps - warm), warmup_target=peak, warmup_steps=warm
         )
-    if recipe["weight_average"]:
-        settings |= {"use_ema": True, "ema_momentum": recipe["weight_average"]}
-    return keras.optimizers.Adam(**settings)
-
-
-def make_loss(recipe: dict) -> keras.losses.Loss:
-    """The recipe's cross-entropy, for integer or one-hot labels."""
-    if recipe["loss"] == "categorical_crossentropy":
-        return keras.losses.CategoricalCrossentropy(label_smoothing=recipe["label_smoothing"])
-    return keras.losses.SparseCategoricalCrossentropy()
-
-
-def make_callbacks(recipe: dict) -> list[keras.callbacks.Callback]:
-    """EarlyStopping and ReduceLROnPlateau where the recipe has them; both watch val_loss."""
-    callbacks = []
-    if recipe["early_stopping"]:
-        callbacks.append(keras.callbacks.EarlyStopping(**recipe["early_stopping"]))
-    if recipe["reduce_lr"]:
-        callbacks.append(keras.callbacks.ReduceLROnPlateau(**recipe["reduce_lr"]))
-    return callbacks
-
-
-def split_rows(recipe: dict, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to fit and rows for validation: the project's split, or a share drawn by `seed`."""
-    if recipe["validation"] in ("select", "held_back"):
-        fit, select, held = data.split_fit_select_held(labels)
-        if recipe["validation"] == "select":
-            return fit, select
-        return np.sort(np.concatenate([fit, select])), held
-    rows = np.arange(len(labels))
-    if recipe["images"] and recipe["images"] < len(labels):
-        _, rows = data.stratified_split(labels, recipe["images"] / len(labels), seed=0)
-    fit, val = data.stratified_split(labels[rows], recipe["validation"], seed)
-    return rows[fit], rows[val]
-
-
-def train(
-    recipe: dict,
-    images: np.ndarray,
-    labels: np.ndarray,
-    seed: int = 0,
-    callbacks: tuple[keras.callbacks.Callback, ...] = (),
-) -> Trained:
-    """Train a recipe on uint8 images (n, 28, 28) and labels (n,), the same for the same seed.
-
-    The validation images are scored after each epoch where the recipe draws a share of its
-    own for that, or a callback needs it. `seconds` is the wall clock of training, from building
-    the network to its last step, tracing included.
-    """
-    fit, val = split_rows(recipe, labels, seed)
-    encode = data.one_hot if recipe["loss"] == "categorical_crossentropy" else np.asarray
-    x, y = data.scale_images(images), encode(labels)
-    needed = make_callbacks(recipe)
-    watch = bool(needed) or recipe["validation"] not in ("select", "held_back")
-    started = time.perf_counter()
-    keras.utils.set_random_seed(seed)
-    batches = data.make_dataset(
-        x[fit], y[fit], recipe["batch_size"], True, seed, recipe["augmentation"]
-    )
-    model = models.build(recipe["network"])
-    optimizer = make_optimizer(recipe, len(batches) * recipe["epochs"])
-    model.compile(optimizer, make_loss(recipe), metrics=["accuracy"])
-    history = model.fit(
-        batches,
-        validation_data=data.make_dataset(x[val], y[val], 500) if watch else None,
-        epochs=recipe["epochs"],
-        callbacks=[*needed, *callbacks],
-        shuffle=False,
-        verbose=0,
-    )
-    seconds = time.perf_counter() - started
-    return Trained(model, history.history, seconds, fit, val)
+    if recipe.weight_average:
+        settings |= {"use_ema": True, "ema_momentum": recipe.weight_average}
+    if loss is None and recipe.loss == "categorical_crossentropy":
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+    elif loss is None:
+        loss = keras.losses.SparseCategoricalCrossentropy()
+    model.compile(keras.optimizers.Adam(**settings), loss, metrics=["accuracy", *metrics])
 
 
 def score(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict:
-    """n, errors, accuracy and loss on uint8 images (n, 28, 28)."""
-    probabilities = model.predict(data.scale_images(images), batch_size=500, verbose=0)
-    found = evaluation.evaluate(labels, probabilities)
+    """Score a model on scaled images: n, errors, accuracy and loss."""
+    found = evaluation.evaluate(labels, model.predict(images, batch_size=500, verbose=0))
     return {name: found[name] for name in ("n", "errors", "accuracy", "loss")}

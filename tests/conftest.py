@@ -9,7 +9,7 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 
-from src import config, data  # noqa: E402
+from src import config, data, mnist_files  # noqa: E402
 
 if os.environ.get("MNIST_DIR"):  # absolute, so that tests may change the working folder
     here = Path(os.environ["MNIST_DIR"])
@@ -29,8 +29,8 @@ def results(monkeypatch, tmp_path):
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Downloads meet a closed port of this machine, unless a test names its own server."""
-    monkeypatch.setattr(data, "KERAS_URL", CLOSED_PORT)
-    monkeypatch.setattr(data, "MIRROR_URL", CLOSED_PORT)
+    monkeypatch.setattr(mnist_files, "KERAS_URL", CLOSED_PORT)
+    monkeypatch.setattr(mnist_files, "MIRROR_URL", CLOSED_PORT)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
@@ -42,7 +42,7 @@ def mnist():
         raise OSError("tests don't download")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "_download", no_download)
+        patch.setattr(mnist_files, "_download", no_download)
         try:
             return data.load_mnist()
         except data.DataUnavailableError as error:

@@ -65,6 +65,19 @@ def test_the_sample_is_never_scored_with_mnists_published_model(root):
     assert config.find_result("m.keras") == root / "models" / "m.keras"
     with pytest.raises(FileNotFoundError, match="SOURCE = 'sample'"):
         config.find_result("m.keras", source="sample")
+    published = root / "models" / "m.keras"
+    assert config.find_result("m.keras", source="sample", published=True) == published
+    yours = config.results_dir("models", "sample") / "m.keras"
+    yours.write_text("yours")
+    assert config.find_result("m.keras", source="sample", published=True) == yours
+
+
+def test_two_writers_at_once_leave_one_whole_file(tmp_path):
+    path = tmp_path / "a.txt"
+    with config.replacing(path) as first, config.replacing(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
 
 
 def test_shown_paths_start_at_the_project_or_are_bare_names(root, monkeypatch):

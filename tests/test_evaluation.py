@@ -9,25 +9,7 @@ from scipy import special, stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, recall_score
 
-from src.evaluation import (
-    REJECTED_TEST_LABELS,
-    accuracy_interval,
-    accuracy_per_digit,
-    accuracy_relabelled,
-    apply_temperature,
-    brier_score,
-    calibration_bins,
-    check_predictions,
-    confident_mistakes,
-    confused_pairs,
-    confusion_matrix,
-    coverage_curve,
-    detectable_difference,
-    evaluate,
-    fit_temperature,
-    mcnemar,
-    spread,
-)
+from src import evaluation as ev
 
 Z = 1.959963984540054  # 97.5% of the normal distribution lie below
 
@@ -36,13 +18,18 @@ def sure_of(*digits: int) -> np.ndarray:
     return np.eye(10)[list(digits)]
 
 
-@pytest.fixture(scope="module")
-def guesses():
-    """1,000 labels and made-up probabilities that are right about half of the time."""
+def predicted(n=1000, lead=2.0):
+    """Labels, and synthetic probabilities that are right more often the larger `lead` is."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, 1_000)
-    scores = np.exp(rng.normal(size=(1_000, 10)) + 2 * np.eye(10)[labels])
-    return labels, scores / scores.sum(axis=1, keepdims=True)
+    labels = rng.integers(0, 10, n)
+    return labels, special.softmax(rng.normal(size=(n, 10)) + lead * np.eye(10)[labels], axis=1)
+
+
+def confident(confidences, digits) -> np.ndarray:
+    """A row for each confidence in a digit; the other nine share the rest."""
+    rows = np.outer(1 - np.array(confidences), np.full(10, 1 / 9))
+    rows[np.arange(len(rows)), digits] = confidences
+    return rows
 
 
 def wilson(correct: int, total: int) -> tuple[float, float]:
@@ -56,23 +43,15 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     ("correct", "total"), [(0, 10), (10, 10), (1, 1), (3, 7), (50, 100), (9_920, 10_000)]
 )
 def test_interval_is_wilsons(correct, total):
-    low, high = accuracy_interval(correct, total)
+    low, high = ev.accuracy_interval(correct, total)
     assert (low, high) == pytest.approx(wilson(correct, total), abs=1e-12)
     assert (low == 0) == (correct == 0) and (high == 1) == (correct == total)
-
-
-@pytest.mark.parametrize(
-    ("correct", "low", "high"),
-    [(9_900, 0.9879, 0.9918), (9_920, 0.9901, 0.9936), (9_970, 0.9957, 0.9979)],
-)
-def test_known_intervals(correct, low, high):
-    assert tuple(round(end, 4) for end in accuracy_interval(correct, 10_000)) == (low, high)
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 0), (-1, 10), (11, 10)])
 def test_impossible_counts_are_refused(correct, total):
     with pytest.raises(ValueError, match=f"{correct} correct of {total}"):
-        accuracy_interval(correct, total)
+        ev.accuracy_interval(correct, total)
 
 
 @pytest.mark.parametrize(
@@ -88,178 +67,151 @@ def test_impossible_counts_are_refused(correct, total):
         (np.zeros(0, int), np.zeros((0, 10)), "at least one row"),
         ([0, 1], sure_of(0, 1) * 1.01, "sum to 1.010.*softmax"),
         ([0, 1], sure_of(0, 1) * 2 - 0.1, "no negative value"),  # rows do sum to 1
-        ([0, 1], sure_of(0, 1) * np.nan, "sum to nan"),
+        ([0, 1], sure_of(0, 1) * np.nan, "NaN among them: did the training diverge"),
     ],
 )
 def test_what_is_no_prediction_is_refused(labels, probabilities, message):
-    for function in (check_predictions, evaluate, confident_mistakes):
+    for function in (ev.evaluate, ev.confident_mistakes, ev.fit_temperature):
         with pytest.raises(ValueError, match=message):
-            function(np.array(labels), probabilities)
+            function(labels, probabilities)
+
+
+def test_lists_do_as_well_as_arrays():
+    labels, probabilities = predicted(60)
+    answers = probabilities.argmax(axis=1)
+    for function in (ev.evaluate, ev.confident_mistakes, ev.calibration_bins, ev.fit_temperature,
+                     ev.coverage_curve):  # fmt: skip
+        expected = function(labels, probabilities)
+        np.testing.assert_equal(function(labels.tolist(), probabilities.tolist()), expected)
+    for function in (ev.accuracy_row, ev.accuracy_per_digit, ev.confusion_matrix):
+        expected = function(labels, answers)
+        np.testing.assert_equal(function(labels.tolist(), answers.tolist()), expected)
+    cooler = ev.apply_temperature(probabilities, 0.5)
+    np.testing.assert_equal(ev.apply_temperature(probabilities.tolist(), 0.5), cooler)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_evaluate_agrees_with_sklearn(guesses, dtype):
-    labels, probabilities = guesses[0], guesses[1].astype(dtype)
-    result = evaluate(labels.astype(np.uint8), probabilities)
-    predictions = probabilities.argmax(axis=1)
-    correct = int((predictions == labels).sum())
-    losses = [-math.log(row[label]) for label, row in zip(labels, guesses[1], strict=True)]
+def test_evaluate_agrees_with_sklearn(dtype):
+    labels, exact = predicted()
+    result = ev.evaluate(labels.astype(np.uint8), exact.astype(dtype))
+    correct = int((exact.argmax(axis=1) == labels).sum())
+    losses = -np.log(exact[np.arange(1000), labels])
     margin = Z * np.std(losses, ddof=1) / math.sqrt(1_000)
-    assert result["accuracy"] == accuracy_score(labels, predictions) == correct / 1_000
+    assert result["accuracy"] == accuracy_score(labels, exact.argmax(axis=1)) == correct / 1_000
     assert 0.3 < result["accuracy"] < 0.8
     assert (result["n"], result["errors"]) == (1_000, 1_000 - correct)
     assert result["accuracy_interval"] == pytest.approx(list(wilson(correct, 1_000)))
-    assert result["loss"] == pytest.approx(log_loss(labels, guesses[1], labels=range(10)), abs=1e-6)
+    assert result["loss"] == pytest.approx(log_loss(labels, exact, labels=range(10)), abs=1e-6)
     ends = [np.mean(losses) - margin, np.mean(losses) + margin]
     assert result["loss_interval"] == pytest.approx(ends, abs=1e-6)
 
 
 def test_evaluate_at_its_limits():
-    right = evaluate(np.arange(10), sure_of(*range(10)))
-    assert (right["errors"], right["accuracy"], right["loss"]) == (0, 1, 0)
-    assert right["accuracy_interval"] == pytest.approx([0.7225, 1], abs=1e-4)
-    assert right["loss_interval"] == [0, 0]
-    wrong = evaluate(np.arange(10), sure_of(*range(1, 10), 0))
-    assert (wrong["errors"], wrong["accuracy"]) == (10, 0)
-    assert wrong["loss"] == pytest.approx(-math.log(1e-7))  # clipped
-    single = evaluate(np.array([3]), np.full((1, 10), 0.1))
-    assert (single["n"], single["errors"]) == (1, 1)
-    assert single["loss"] == pytest.approx(math.log(10))
-    assert np.isnan(single["loss_interval"]).all()
+    right = ev.evaluate(np.arange(10), sure_of(*range(10)))
+    assert (right["errors"], right["loss"], right["loss_interval"]) == (0, 0, [0, 0])
+    wrong = ev.evaluate(np.arange(10), sure_of(*range(1, 10), 0))
+    assert (wrong["errors"], wrong["loss"]) == (10, pytest.approx(-math.log(1e-7)))  # clipped
+    assert np.isnan(ev.evaluate([3], np.full((1, 10), 0.1))["loss_interval"]).all()
 
 
 def test_confusion_matrix_counts_true_digits_by_row():
-    matrix = confusion_matrix(np.array([3, 3, 3, 5]), np.array([3, 8, 8, 5]))
+    matrix = ev.confusion_matrix([3, 3, 3, 5], [3, 8, 8, 5])
     expected = np.zeros((10, 10), int)
     expected[3, 3], expected[3, 8], expected[5, 5] = 1, 2, 1
     np.testing.assert_array_equal(matrix, expected)
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        confusion_matrix(np.array([1, 2, 3]), np.array([1, 2]))
+    for function in (ev.confusion_matrix, ev.accuracy_per_digit):
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            function([1, 2, 3], [1, 2])
+        with pytest.raises(ValueError, match="expected whole numbers from 0 to 9"):
+            function([1, 10], [1, 2])
 
 
-def test_accuracy_per_digit_is_recall_and_leaves_a_missing_digit_out(guesses):
-    labels, predictions = guesses[0], guesses[1].argmax(axis=1)
-    labels, predictions = labels[labels != 4], predictions[labels != 4]
-    rows = accuracy_per_digit(labels, predictions)
+def test_accuracy_per_digit_is_recall_and_leaves_a_missing_digit_out():
+    labels, probabilities = predicted()
+    labels, answers = labels[labels != 4], probabilities.argmax(axis=1)[labels != 4]
+    rows = ev.accuracy_per_digit(labels, answers)
     digits = [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert [row["digit"] for row in rows] == digits
-    recall = recall_score(labels, predictions, labels=digits, average=None)
+    recall = recall_score(labels, answers, labels=digits, average=None)
     np.testing.assert_allclose([row["accuracy"] for row in rows], recall)
     for row in rows:
         assert row["n"] == (labels == row["digit"]).sum()
         ends = wilson(row["n"] - row["errors"], row["n"])
         assert (row["low"], row["high"]) == pytest.approx(ends)
-    assert sum(row["errors"] for row in rows) == (labels != predictions).sum()
+    errors = int((labels != answers).sum())
+    whole = ev.accuracy_row(labels, answers)
+    assert whole["errors"] == sum(row["errors"] for row in rows) == errors
+    assert (whole["low"], whole["high"]) == pytest.approx(wilson(len(labels) - errors, len(labels)))
 
 
 def test_confident_mistakes_come_first():
-    probabilities = np.zeros((6, 10))
-    for row, confidence in enumerate([0.9, 0.6, 0.99, 0.7, 0.9, 0.6]):
-        probabilities[row] = (1 - confidence) / 9
-        probabilities[row, 2] = confidence
+    probabilities = confident([0.9, 0.6, 0.99, 0.7, 0.9, 0.6], 2)
     labels = np.array([7, 7, 2, 7, 7, 7])  # row 2 is right; 0 and 4, 1 and 5 are equally sure
-    assert confident_mistakes(labels, probabilities).tolist() == [0, 4, 3, 1, 5]
-    assert confident_mistakes(np.full(6, 2), probabilities).tolist() == []
+    assert ev.confident_mistakes(labels, probabilities).tolist() == [0, 4, 3, 1, 5]
+    assert ev.confident_mistakes(np.full(6, 2), probabilities).tolist() == []
     equal = np.tile(probabilities[:2], (30, 1))  # so many that an unstable sort would mix them
     expected = [*range(0, 60, 2), *range(1, 60, 2)]
-    assert confident_mistakes(np.full(60, 7), equal).tolist() == expected
+    assert ev.confident_mistakes(np.full(60, 7), equal).tolist() == expected
 
 
 def test_confused_pairs_most_first():
     matrix = np.diag([5] * 10)
-    assert confused_pairs(matrix) == []
+    assert ev.confused_pairs(matrix) == []
     matrix[4, 9], matrix[9, 4], matrix[1, 7] = 2, 6, 2
-    assert confused_pairs(matrix) == [(9, 4, 6), (1, 7, 2), (4, 9, 2)]
+    assert ev.confused_pairs(matrix) == [(9, 4, 6), (1, 7, 2), (4, 9, 2)]
 
 
 def test_spread_agrees_with_scipys_t_interval():
     values = [0.9905, 0.9921, 0.9899, 0.9914]
-    found = spread(values)
+    mean = pytest.approx(np.mean(values))
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-    assert (found["low"], found["high"]) == pytest.approx((low, high))
-    assert found["sd"] == pytest.approx(statistics.stdev(values))
-    assert (found["n"], found["mean"]) == (4, pytest.approx(np.mean(values)))
-
-
-def test_the_spread_of_one_value_or_none():
-    alone = spread([0.99])
-    assert alone == {"n": 1, "mean": 0.99, "sd": None, "low": None, "high": None}
+    ends = {"low": pytest.approx(low), "high": pytest.approx(high)}
+    sd = pytest.approx(statistics.stdev(values))
+    assert ev.spread(values) == {"n": 4, "mean": mean, "sd": sd} | ends
+    assert ev.spread([0.99]) == {"n": 1, "mean": 0.99, "sd": None, "low": None, "high": None}
     with pytest.raises(ValueError, match="no values"):
-        spread([])
+        ev.spread([])
 
 
-def test_mcnemar_is_exact_and_two_sided():
+def test_mcnemar_is_exact_and_two_sided_and_compare_says_how_far_apart():
     # 8 against 2 of 10: 2 (1 + 10 + 45) / 1024; the images that both read right don't count
     right_a = np.array([True] * 8 + [False] * 2 + [True] * 90 + [False] * 5)
     right_b = np.array([False] * 8 + [True] * 2 + [True] * 90 + [False] * 5)
-    found = mcnemar(right_a, right_b)
-    assert (found["only_a"], found["only_b"]) == (8, 2)
-    assert found["p"] == pytest.approx(112 / 1024)
-    assert mcnemar(right_b, right_a)["p"] == pytest.approx(112 / 1024)
-    assert mcnemar(right_a.astype(int), right_b.astype(int)) == found  # 0 and 1 do as well
+    found = ev.mcnemar(right_a, right_b)
+    assert found == {"only_a": 8, "only_b": 2, "p": pytest.approx(112 / 1024)}
+    assert ev.mcnemar(right_b, right_a)["p"] == pytest.approx(112 / 1024)
+    compared = ev.compare(right_a.astype(int), right_b.tolist())  # 0 and 1 do as well
+    shares = {"lead": 6 / 105, "disagreement": 10 / 105}
+    assert compared == found | shares | {"detectable": ev.detectable_difference(105, 10 / 105)}
 
 
-def test_mcnemar_of_equal_models_and_of_other_lengths():
+def test_equal_models_show_no_difference_and_other_lengths_are_refused():
     right = np.array([True, False, True])
-    assert mcnemar(right, right) == {"only_a": 0, "only_b": 0, "p": 1.0}
+    compared = ev.compare(right, right)
+    assert math.isnan(compared.pop("detectable"))
+    assert compared == {"only_a": 0, "only_b": 0, "p": 1.0, "lead": 0, "disagreement": 0}
     with pytest.raises(ValueError, match=r"shapes \(3,\) and \(2,\)"):
-        mcnemar(right, right[:2])
+        ev.mcnemar(right, right[:2])
 
 
-def random_predictions(n=2000, seed=0):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 10, n)
-    logits = rng.normal(size=(n, 10))
-    logits[np.arange(n), labels] += 2.5
-    return labels, special.softmax(logits, axis=1)
+@pytest.mark.parametrize(("n", "share"), [(10_000, 0.01), (40, 0.8), (40, 1.0)])
+def test_detectable_difference_solves_connors_equation(n, share):
+    least = ev.detectable_difference(n, share)
+    z_size, z_power = stats.norm.ppf([0.975, 0.8])
+    rest = np.sqrt(share - least**2)
+    assert np.sqrt(n) * least == pytest.approx(z_size * np.sqrt(share) + z_power * rest)
+    assert ev.detectable_difference(10_000, 0.004) == pytest.approx(0.0018, abs=5e-5)
 
 
-def test_detectable_difference_has_the_power_it_states():
-    # simulated: the exact test finds a difference of that size about as often as asked for
-    n, share = 10_000, 0.01
-    difference = detectable_difference(n, share, power=0.8)
-    rng = np.random.default_rng(0)
-    only_a = rng.binomial(n, (share + difference) / 2, 1500)
-    only_b = rng.binomial(n - only_a, (share - difference) / 2 / (1 - (share + difference) / 2))
-    pairs = zip(only_a, only_b, strict=True)
-    found = np.mean([stats.binomtest(int(a), int(a + b)).pvalue < 0.05 for a, b in pairs])
-    assert 0.74 < found < 0.84  # the exact test is a little more careful than the formula
-    assert detectable_difference(10_000, 0.004) == pytest.approx(0.0018, abs=5e-5)
-    assert detectable_difference(40_000, share) < difference
-
-
-def test_too_few_images_for_any_difference():
-    with pytest.raises(ValueError, match="100 images, 1.00% disagreement: too few"):
-        detectable_difference(100, 0.01)
-    for impossible in (0.0, -0.1, 1.1):
-        with pytest.raises(ValueError, match="disagreement: too few"):
-            detectable_difference(100, impossible)
-
-
-def test_detectable_difference_where_nearly_all_images_differ():
-    for share in (0.8, 1.0):
-        found, n = detectable_difference(40, share), 40
-        rest = np.sqrt(share - found**2)  # Connor's equation, the difference squared included
-        z_size, z_power = stats.norm.ppf([0.975, 0.8])
-        assert np.sqrt(n) * found == pytest.approx(z_size * np.sqrt(share) + z_power * rest)
-
-
-def test_brier_agrees_with_sklearn_and_its_limits():
-    labels, probabilities = random_predictions()
-    one_by_one = [brier_score_loss(labels == d, probabilities[:, d]) for d in range(10)]
-    assert brier_score(labels, probabilities) == pytest.approx(sum(one_by_one))
-    assert brier_score(labels, np.eye(10)[labels]) == 0
-    assert brier_score(labels, np.eye(10)[(labels + 1) % 10]) == 2
+@pytest.mark.parametrize(("n", "share"), [(100, 0.01), (100, 0), (100, -0.1), (100, 1.1), (2, 1)])
+def test_too_few_images_for_any_difference(n, share):
+    with pytest.raises(ValueError, match=f"{n} images, {share:.2%} disagreement: too few"):
+        ev.detectable_difference(n, share)
 
 
 def test_calibration_bins_hold_equal_numbers_and_a_known_error():
-    labels = np.zeros(300, int)
-    probabilities = np.full((300, 10), 0.4 / 9)
-    probabilities[:, 0] = 0.6
-    probabilities[150:] = 0.1 / 9
-    probabilities[150:, 0] = 0.9
-    labels[:30] = 1  # 80% of the images at 0.6 are right, 100% of those at 0.9
-    found = calibration_bins(labels, probabilities, bins=2)
+    labels = np.repeat([1, 0], [30, 270])  # 80% of those at 0.6 are right, 100% of those at 0.9
+    found = ev.calibration_bins(labels, confident([0.6] * 150 + [0.9] * 150, 0), bins=2)
     assert found["n"].tolist() == [150, 150]
     np.testing.assert_allclose(found["confidence"], [0.6, 0.9])
     np.testing.assert_allclose(found["accuracy"], [0.8, 1.0])
@@ -269,20 +221,28 @@ def test_calibration_bins_hold_equal_numbers_and_a_known_error():
 
 
 def test_calibration_agrees_with_sklearns_quantile_bins():
-    labels, probabilities = random_predictions()
-    found = calibration_bins(labels, probabilities, bins=10)
-    right = probabilities.argmax(axis=1) == labels
-    shares, means = calibration_curve(
-        right, probabilities.max(axis=1), n_bins=10, strategy="quantile"
-    )
+    labels, probabilities = predicted(2000)
+    found = ev.calibration_bins(labels, probabilities, bins=10)
+    right, sure = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
+    shares, means = calibration_curve(right, sure, n_bins=10, strategy="quantile")
     np.testing.assert_allclose(found["accuracy"], shares, atol=0.011)
     np.testing.assert_allclose(found["confidence"], means, atol=0.002)
-    assert len(calibration_bins(labels, probabilities)["n"]) == 15
+    assert len(ev.calibration_bins(labels, probabilities)["n"]) == 15
+    few = ev.calibration_bins(labels[:4], probabilities[:4])  # fewer images than bins
+    assert few["n"].tolist() == [1] * 4
 
 
-def test_calibration_with_fewer_images_than_bins():
-    labels, probabilities = random_predictions(4)
-    assert calibration_bins(labels, probabilities)["n"].tolist() == [1] * 4
+def test_calibration_table_has_a_column_for_each_name():
+    labels, probabilities = predicted()
+    perfect, worst = np.eye(10, dtype=np.float32)[labels], np.eye(10)[(labels + 1) % 10]
+    table = ev.calibration_table(labels, {"it": probabilities, "best": perfect, "worst": worst})
+    brier = [brier_score_loss(labels == d, probabilities[:, d]) for d in range(10)]
+    assert table["it"].to_dict() == {
+        "expected calibration error": ev.calibration_bins(labels, probabilities)["error"],
+        "negative log-likelihood": ev.evaluate(labels, probabilities)["loss"],
+        "Brier score": pytest.approx(sum(brier)),
+    }
+    assert table.loc["Brier score", ["best", "worst"]].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
@@ -290,72 +250,45 @@ def test_the_fitted_temperature_undoes_a_known_one(temperature):
     rng = np.random.default_rng(1)
     logits = rng.normal(scale=2, size=(20_000, 10))
     true = special.softmax(logits, axis=1)
-    labels = np.array([rng.choice(10, p=row) for row in true])
+    labels = (true.cumsum(axis=1) < rng.random((20_000, 1))).sum(axis=1).clip(max=9)
     seen = special.softmax(logits / temperature, axis=1)  # off by this factor
-    assert fit_temperature(labels, seen) == pytest.approx(1 / temperature, rel=0.05)
-    np.testing.assert_allclose(apply_temperature(seen, 1 / temperature), true, atol=1e-6)
-
-
-def test_a_temperature_of_one_changes_nothing_and_keeps_predictions():
-    labels, probabilities = random_predictions(50)
-    np.testing.assert_allclose(apply_temperature(probabilities, 1.0), probabilities)
-    cooler = apply_temperature(probabilities, 0.3)
-    assert (cooler.argmax(1) == probabilities.argmax(1)).all()
-    assert cooler.max(1).mean() > probabilities.max(1).mean()
+    assert ev.fit_temperature(labels, seen) == pytest.approx(1 / temperature, rel=0.05)
+    np.testing.assert_allclose(ev.apply_temperature(seen, 1 / temperature), true, atol=1e-6)
 
 
 def test_temperatures_of_answers_that_are_wholly_sure():
     sure, labels = np.eye(10), np.arange(10)
-    np.testing.assert_allclose(apply_temperature(sure, 2.0), sure, atol=1e-9)
-    low = fit_temperature(labels, 0.01 * sure + 0.099)
-    assert low == pytest.approx(0.05, rel=0.02)  # all are right: as sure as can be
-    high = fit_temperature((labels + 1) % 10, sure)
-    assert high == pytest.approx(20, rel=0.02)  # all are wrong
+    np.testing.assert_allclose(ev.apply_temperature(sure, 2.0), sure, atol=1e-9)
+    lowest = ev.fit_temperature(labels, 0.01 * sure + 0.099)  # all are right: as sure as can be
+    highest = ev.fit_temperature((labels + 1) % 10, sure)  # all are wrong
+    assert (lowest, highest) == (pytest.approx(0.05, rel=0.02), pytest.approx(20, rel=0.02))
 
 
 def test_coverage_counts_the_surest_first():
-    probabilities = np.full((4, 10), 0.0)
-    for row, (digit, sure) in enumerate([(3, 0.9), (1, 0.6), (2, 0.8), (5, 0.7)]):
-        probabilities[row] = (1 - sure) / 9
-        probabilities[row, digit] = sure
-    covered, accuracy = coverage_curve(np.array([3, 0, 2, 4]), probabilities)
+    probabilities = confident([0.9, 0.6, 0.8, 0.7], [3, 1, 2, 5])
+    covered, accuracy = ev.coverage_curve(np.array([3, 0, 2, 4]), probabilities)
     np.testing.assert_allclose(covered, [0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(accuracy, [1, 1, 2 / 3, 0.5])
-    equal = np.tile(np.eye(10)[3], (60, 1))
-    labels = np.where(np.arange(60) < 30, 3, 4)  # of equal ones the first come first
-    np.testing.assert_allclose(coverage_curve(labels, equal)[1][:31], [*[1] * 30, 30 / 31])
+    labels = np.repeat([3, 4], 30)  # of equal ones the first come first
+    accuracy = ev.coverage_curve(labels, np.tile(np.eye(10)[3], (60, 1)))[1]
+    np.testing.assert_allclose(accuracy[:31], [*[1] * 30, 30 / 31])
 
 
-def test_the_test_sets_rejected_labels(mnist):
-    labels = mnist.y_test.astype(int)
-    found = accuracy_relabelled(labels, labels)
-    assert found == {
-        "as printed": (10_000, 10_000),
-        "ten corrected": (9_990, 10_000),
-        "without the fifteen": (9_985, 9_985),
-    }
-    agreed = labels.copy()
-    for row, (_, seen) in REJECTED_TEST_LABELS.items():
-        agreed[row] = labels[row] if seen is None else seen
-    assert accuracy_relabelled(labels, agreed)["ten corrected"] == (10_000, 10_000)
-    assert accuracy_relabelled(labels, agreed)["as printed"] == (9_990, 10_000)
-
-
-def test_relabelled_counts_on_made_up_labels():
+def test_relabelled_counts_on_labels_like_mnists_alone():
     labels = np.zeros(10_000, int)
-    for row, (printed, _) in REJECTED_TEST_LABELS.items():
+    assert ev.accuracy_relabelled(labels, labels) == {}
+    assert ev.accuracy_relabelled(labels[:360], labels[:360]) == {}
+    for row, (printed, _) in ev.REJECTED_TEST_LABELS.items():
         labels[row] = printed
-    predictions = labels.tolist()
-    predictions[1621], predictions[3520], predictions[0], predictions[1] = 6, 1, 1, 1
-    assert accuracy_relabelled(labels, predictions) == {
+    answers = labels.tolist()
+    answers[1621], answers[3520], answers[0], answers[1] = 6, 1, 1, 1
+    assert ev.accuracy_relabelled(labels, answers) == {
         "as printed": (9_996, 10_000),
         "ten corrected": (9_988, 10_000),  # nine more are wrong, and 1621 is right
         "without the fifteen": (9_983, 9_985),
     }
 
 
-def test_labels_of_another_set_are_refused():
-    with pytest.raises(ValueError, match="360 labels: expected those of MNIST"):
-        accuracy_relabelled(np.zeros(360, int), np.zeros(360, int))
-    with pytest.raises(ValueError, match="10000 labels: expected those of MNIST"):
-        accuracy_relabelled(np.zeros(10_000, int), np.zeros(10_000, int))
+def test_the_rejected_labels_are_those_of_mnists_test_set(mnist):
+    labels = mnist.y_test
+    assert ev.accuracy_relabelled(labels, labels)["without the fifteen"] == (9_985, 9_985)

@@ -6,10 +6,10 @@ import re
 import nbformat
 import pytest
 
-from src import benchmark, render, results, tuning
 from src.config import ROOT
+from src.experiments import notebooks, results, tuning
 
-BOOKS = sorted(render.NOTEBOOKS.glob("[0-9]*.ipynb"))
+BOOKS = sorted(notebooks.NOTEBOOKS.glob("[0-9]*.ipynb"))
 SMALL = {
     "01_eda": {"TSNE_IMAGES": 200, "BASELINE_IMAGES": 500, "STYLES": 3},
     "02_training": {"EPOCHS": 2, "FILTERS": (8, 8, 8), "DENSE_UNITS": 32, "SAVE_LEGACY_H5": True},
@@ -42,7 +42,9 @@ def said(output):
 
 
 def test_every_notebook_has_its_small_settings_and_a_row_in_the_readme():
-    assert [path.stem for path in BOOKS] == list(SMALL) == list(render.LESSONS)
+    assert [path.stem for path in BOOKS] == list(SMALL)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"| [{name}](notebooks/{name}.ipynb) |" in readme for name in SMALL)
 
 
 @each_book
@@ -103,7 +105,7 @@ def executed(tmp_path_factory):
         patch.setenv("MNIST_RESULTS_DIR", str(folder))
         for path in BOOKS:
             target = folder / path.name
-            render.execute(path, target, {"SOURCE": "sample", **SMALL[path.stem]})
+            notebooks.execute(path, target, {"SOURCE": "sample", **SMALL[path.stem]})
             books[path.stem] = read(target)
     assert published == published_files()
     return folder / "sample", books
@@ -125,7 +127,8 @@ def test_small_runs_write_models_figures_and_numbers(executed):
         "model_architecture.png", "training_history.png", "confusion_matrix.png",
         "sample_predictions.png", "misclassified_samples.png", "tuning_progress.png",
         "tuning_parallel.png", "calibration.png", "robustness.png", "preparation.png",
-        "photos.png", "exports.png", "ensemble_sizes.png", "ensemble_mistakes.png",
+        "photos.png", "exports.png", "architectures.png", "ensemble_sizes.png",
+        "ensemble_mistakes.png",
     }  # fmt: skip
     history = json.loads((folder / "models/training_history.json").read_text())
     assert len(history["epochs"]["val_loss"]) == 2
@@ -157,15 +160,14 @@ def test_evaluation_says_which_model_it_opened(executed):
 def test_training_shows_the_committed_results():
     """02's table is printed from JSON: it must have run after the last of the runs."""
     shown = "".join(said(output) for output in outputs(read(ROOT / "notebooks/02_training.ipynb")))
-    for name, row in results.summarize().items():
-        found = row["test"]
-        line = rf"{name} +\S+ +{100 * found['mean']:.2f} +{100 * found['sd']:.2f} +{found['n']} "
+    for name, row in results.systems().iterrows():
+        line = rf"{name} +\S+ +\S+ +{100 * row['mean']:.2f} +{100 * row.sd:.2f} +{row.n:.0f} "
         assert re.search(line, shown), line
 
 
 def test_tuning_shows_the_committed_comparison():
     shown = "".join(said(output) for output in outputs(read(ROOT / "notebooks/03_tuning.ipynb")))
-    found = benchmark.compare_tuned()
+    found = results.compare_tuned()
     assert f"verdict: {found['verdict']}" in shown
     assert f"{100 * found['difference']['mean']:+.3f} points" in shown
     kept = json.loads((ROOT / "models/best_hyperparameters.json").read_text())

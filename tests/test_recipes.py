@@ -1,18 +1,23 @@
 """Recipes are data: complete, copied, checked."""
 
+import dataclasses
+import json
+
 import pytest
 
 from src import recipes
-from src.models import build_cnn, layer_table, multiply_adds
-from src.recipes import get_recipe
+from src.models import build, build_cnn, multiply_adds
+from src.recipes import Recipe, get_recipe
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_every_recipe_is_whole_and_builds_a_network(name):
+def test_every_recipe_builds_a_network_and_its_settings_are_json(name):
     recipe = get_recipe(name)
-    assert set(recipe) == {*recipes.DEFAULTS, "name"}
-    assert recipe["about"] and recipe["name"] == name
-    assert build_cnn(**recipe["network"]).output_shape == (None, 10)
+    assert recipe.about and recipe.name == name
+    assert build(recipe.network).output_shape == (None, 10)
+    settings = recipe.settings()
+    assert json.loads(json.dumps(settings)) == settings
+    assert not {"name", "about", "ours", "reported"} & set(settings)
 
 
 @pytest.mark.parametrize(
@@ -26,79 +31,56 @@ def test_every_recipe_is_whole_and_builds_a_network(name):
     ],
 )
 def test_parameters_are_those_of_the_description(name, parameters):
-    assert build_cnn(**get_recipe(name)["network"]).count_params() == parameters
+    assert build_cnn(**get_recipe(name).network).count_params() == parameters
 
 
 def test_reference_systems_train_as_they_describe():
     a, c = get_recipe("three_conv_augmented"), get_recipe("conv_batch_norm")
-    assert (a["epochs"], a["batch_size"], a["validation"]) == (20, 64, 0.2)
-    assert a["loss"] == "sparse_categorical_crossentropy" and a["augmentation"]
-    assert (c["epochs"], c["batch_size"], c["validation"]) == (20, 64, 0.2)
-    assert c["loss"] == "categorical_crossentropy" and c["reduce_lr"] and c["early_stopping"]
+    assert (a.epochs, a.batch_size, a.validation) == (20, 64, 0.2)
+    assert a.loss == "sparse_categorical_crossentropy" and a.augmentation
+    assert (c.epochs, c.batch_size, c.validation) == (20, 64, 0.2)
+    assert c.loss == "categorical_crossentropy" and c.reduce_lr and c.early_stopping
     d = get_recipe("two_conv_plain")
-    assert (d["epochs"], d["batch_size"], d["validation"]) == (12, 128, 0.1)
-    assert get_recipe("kaggle_conv")["images"] == 42_000
+    assert (d.epochs, d.batch_size, d.validation) == (12, 128, 0.1)
+    assert get_recipe("kaggle_conv").images == 42_000
 
 
-@pytest.mark.parametrize("step", recipes.LADDER)
-def test_every_step_of_the_ladder_is_a_recipe_scored_on_selection_images(step):
-    name, changes = recipes.LADDER[step]
-    recipe = get_recipe(name, **changes)
-    assert recipe["validation"] == "select" and recipe["epochs"] <= 3
-    assert not recipe["early_stopping"] and not recipe["reduce_lr"]
-
-
-def test_the_step_before_label_smoothing_has_the_network_of_fast():
-    name, changes = recipes.LADDER["valid_5x5"]
-    before, fast = get_recipe(name, **changes), get_recipe("fast")
-    network = build_cnn(**before["network"] | {"filters": fast["network"]["filters"]})
-    layers = [(layer["kind"], layer["output"]) for layer in layer_table(network)]
-    assert layers == [
-        (layer["kind"], layer["output"]) for layer in layer_table(build_cnn(**fast["network"]))
-    ]
-    assert before["optimizer"] == fast["optimizer"] and before["epochs"] == fast["epochs"]
-    assert before["batch_size"] == fast["batch_size"]
-
-
-def test_overrides_replace_plain_fields_and_merge_into_dicts():
-    recipe = get_recipe("fast", epochs=1, network={"dropout": 0.1})
-    assert recipe["epochs"] == 1
-    assert recipe["network"] == {**recipes.RECIPES["fast"]["network"], "dropout": 0.1}
-    recipe["network"]["filters"] = (1,)
-    assert get_recipe("fast")["network"]["filters"] == (24, 48, 64)
+def test_changes_replace_plain_fields_and_merge_into_dicts():
+    recipe = get_recipe("fast", epochs=1, network={"dropout": 0.1}, augmentation=None)
+    assert recipe.epochs == 1 and recipe.augmentation == {}
+    assert recipe.network == {**recipes.RECIPES["fast"]["network"], "dropout": 0.1}
+    recipe.network["filters"] = (1,)
+    assert get_recipe("fast").network["filters"] == [24, 48, 64]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.epochs = 2
 
 
 @pytest.mark.parametrize(
-    "name, overrides, message",
+    "name, changes, message",
     [
         ("quick", {}, "no recipe named 'quick'; there are three_conv_augmented, "),
-        ("fast", {"epoch": 1}, "no field named 'epoch'; there are about, "),
+        ("fast", {"epoch": 1}, "no field named 'epoch'; there are name, about, "),
         ("fast", {"epochs": 0}, "epochs=0: expected a whole number, 1 or more"),
         ("fast", {"batch_size": 2.5}, "batch_size=2.5"),
         ("fast", {"loss": "mse"}, "loss='mse': expected one of sparse_cat"),
         ("fast", {"schedule": "warm"}, "schedule='warm': expected one of constant, one_cycle"),
-        ("fast", {"validation": 1.0}, "validation=1.0: expected a share, 'select' or 'held_back'"),
+        ("fast", {"validation": 1.0}, "validation=1.0: expected a share, 'split' or 'held_back'"),
         ("fast", {"label_smoothing": 1}, "label_smoothing=1"),
-        ("fast", {"images": 5000}, "images: with validation='select', all images are used"),
+        ("fast", {"images": 5000}, "images: with validation='split', all are used; give a share"),
+        ("fast", {"optimizer": "sgd"}, "optimizer='sgd': expected a dict of arguments."),
+        ("fast", {"augmentation": True}, "augmentation=True: expected a dict of arguments."),
         ("two_conv_plain", {"loss": "sparse_categorical_crossentropy", "label_smoothing": 0.1},
          "label_smoothing: needs loss='categorical_crossentropy'"),
-        ("fast", {"network": {"layers": 3}}, "network: no argument 'layers'; there are filters"),
-        ("fast", {"network": {"dropout": 1.0}}, "dropout=1.0: expected 0 or more and less"),
-        ("fast", {"network": {"pool": (True,) * 2}}, "pool has 2 values for 3 filters"),
-        ("fast", {"network": {"padding": ("same", "valid")}}, "padding has 2 values for 3"),
-        ("fast", {"network": {"padding": "some"}}, "padding=['some', 'some', 'some']: expected"),
-        ("fast", {"network": {"order": ("pool", "relu")}}, "order=('pool', 'relu'): expected"),
-        ("fast", {"network": {"filters": (8,) * 6, "kernel_size": 3, "pool": True,
-                              "padding": "same"}}, "block 5 would leave no pixel"),
-        ("fast", {"augmentation": {"turn": 3}}, "augmentation: no argument 'turn'"),
-        ("fast", {"augmentation": {"seed": 3}}, "augmentation: no argument 'seed'; there are rot"),
-        ("fast", {"optimizer": {"rate": 3}}, "optimizer: no argument 'rate'; there are learning"),
     ],
 )  # fmt: skip
-def test_what_makes_no_training_is_named(name, overrides, message):
+def test_what_makes_no_training_is_named(name, changes, message):
     with pytest.raises(ValueError) as error:
-        get_recipe(name, **overrides)
+        get_recipe(name, **changes)
     assert message in str(error.value)
+
+
+def test_a_recipe_of_ones_own_needs_a_network_alone():
+    assert build(Recipe(network={"filters": (4,), "pool": True}).network).output_shape == (None, 10)
 
 
 def test_multiply_adds_of_hand_counted_networks():

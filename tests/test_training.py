@@ -62,10 +62,10 @@ def fail(*args):
 
 def test_checkpoint_keeps_the_best_epoch_only(epochs):
     kept = []
-    for epoch, val_loss in enumerate([0.9, 0.5, 0.7, 0.5, 0.4, 0.6]):
+    for epoch, val_loss in enumerate([0.9, 0.5, 0.7, 0.5, 0.4, float("nan"), 0.6]):
         epochs.end(epoch, val_loss)
         kept.append(saved_epoch(epochs.path))
-    assert kept == [0, 1, 1, 1, 4, 4]
+    assert kept == [0, 1, 1, 1, 4, 4, 4]  # and no network whose loss is not a number
     assert os.listdir(epochs.path.parent) == ["best.keras"]
 
 
@@ -76,14 +76,8 @@ def test_a_failed_save_leaves_the_earlier_checkpoint(broken, epochs, monkeypatch
         patch.setattr(*broken)
         epochs.end(2, 0.5)
     assert saved_epoch(epochs.path) == 1
-    epochs.end(3, 0.7)  # the same callback goes on with an epoch that is not saved
-    assert saved_epoch(epochs.path) in (1, 2)  # 2 where only the move had failed
-
-
-def test_a_new_run_clears_what_a_failed_save_left(tmp_path):
-    (tmp_path / "partial-best.keras").write_bytes(b"half a model")
-    AtomicCheckpoint(tmp_path / "best.keras")
-    assert os.listdir(tmp_path) == []
+    epochs.end(3, 0.7)  # the same callback goes on
+    assert saved_epoch(epochs.path) == 3 and len(os.listdir(epochs.path.parent)) == 1
 
 
 KILLED_IN_MID_SAVE = """
@@ -134,8 +128,9 @@ def test_a_run_killed_in_mid_save_leaves_a_loadable_checkpoint(tmp_path, sample)
         child.kill()
     assert reached, child.communicate()[1]
     assert child.wait() == -signal.SIGKILL
+    (half,) = tmp_path.glob("partial-*.keras")
     with pytest.raises(ValueError, match="not a whole Keras model"):
-        load_model(tmp_path / "partial-best.keras")
+        load_model(half)
     model = load_model(tmp_path / "best.keras")
     probabilities = np.asarray(model(scale_images(sample.x_train[:640])))
     assert (probabilities.argmax(axis=1) == sample.y_train[:640]).mean() > 0.5
@@ -179,7 +174,6 @@ def train_slowly(monkeypatch):
         progress.set_params({"epochs": 2, "steps": batches})
         progress.on_train_begin()
         for epoch in range(epochs):
-            progress.on_epoch_begin(epoch)
             for batch in range(batches):
                 clock.now += seconds
                 progress.on_train_batch_end(batch, {"loss": 1.0})
@@ -295,32 +289,87 @@ def test_the_callbacks_work_together(runs):
         assert run.checkpoint_loss == pytest.approx(min(run.history["val_loss"]), rel=1e-4)
 
 
+def compiled(recipe, steps=100):
+    model = tiny_cnn()
+    training.compile_model(model, recipe, steps)
+    return model
+
+
 def test_one_cycle_warms_up_for_a_quarter_and_ends_at_zero():
     recipe = get_recipe("fast", optimizer={"learning_rate": 0.01})
-    rate = training.make_optimizer(recipe, steps=100)._learning_rate
+    rate = compiled(recipe).optimizer._learning_rate
     rates = [float(rate(step)) for step in (0, 25, 62, 100)]
     assert rates == pytest.approx([0.0004, 0.01, 0.00510, 0], abs=2e-4)
 
 
-def test_a_constant_rate_and_a_weight_average_reach_the_optimiser():
-    recipe = get_recipe("two_conv_plain", weight_average=0.9)
-    optimizer = training.make_optimizer(recipe, steps=10)
+def test_a_constant_rate_and_a_weight_average_reach_the_optimizer():
+    optimizer = compiled(get_recipe("two_conv_plain", weight_average=0.9)).optimizer
     assert float(optimizer.learning_rate) == pytest.approx(1e-3)
     assert optimizer.use_ema and optimizer.ema_momentum == 0.9
 
 
 def test_label_smoothing_reaches_the_loss():
-    loss = training.make_loss(get_recipe("fast", label_smoothing=0.1))
+    loss = compiled(get_recipe("fast", label_smoothing=0.1)).loss
     truth, guess = np.eye(10)[[3]], np.full((1, 10), 0.01)
     guess[0, 3] = 0.91
     expected = -(0.91 * np.log(0.91) + 0.09 * np.log(0.01))  # 0.9 + 0.1/10, and nine times 0.1/10
     assert float(loss(truth, guess)) == pytest.approx(expected, rel=1e-4)
 
 
+TINY = {"network": {"filters": (4,), "kernel_size": 3, "dense_units": 8}, "epochs": 1}
+
+
+@pytest.mark.parametrize("by", ["recipe", "callback", "share", "none"])
+def test_validation_images_are_scored_where_something_watches_them(sample, tmp_path, by):
+    changes = {"recipe": {"early_stopping": {"patience": 1}}, "share": {"validation": 0.2}}
+    callbacks = [AtomicCheckpoint(tmp_path / "best.keras")] if by == "callback" else []
+    recipe = get_recipe("sprint", **TINY, **changes.get(by, {}))
+    trained = training.train(recipe, sample, callbacks=callbacks)
+    assert ("val_loss" in trained.history) == (by != "none")
+    assert (tmp_path / "best.keras").exists() == (by == "callback")
+
+
+def test_the_same_seed_trains_the_same_network(sample):
+    recipe = get_recipe("sprint", **TINY, augmentation={"rotation": 10})
+    weights = []
+    for seed in (3, 3, 4):
+        keras.utils.set_random_seed(99 + len(weights))  # whatever was drawn before
+        weights.append(training.train(recipe, sample, seed).model.get_weights()[-2])
+    assert np.array_equal(weights[0], weights[1]) and not np.allclose(weights[0], weights[2])
+
+
+def test_training_begins_with_the_weights_that_are_given(sample):
+    recipe = get_recipe("sprint", **TINY, optimizer={"learning_rate": 1e-12})
+    start = training.train(recipe, sample, seed=1).model.get_weights()
+    again = training.train(recipe, sample, seed=2, start=start).model.get_weights()
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(start, again, strict=True))
+
+
+@pytest.mark.parametrize("validation, trained_on", [("split", 1199), ("held_back", 1318)])
+def test_the_one_split_keeps_its_parts_apart(sample, validation, trained_on):
+    rows, val = training.split_rows(get_recipe("fast", validation=validation), sample, 0)
+    assert len(rows) == trained_on and not set(rows) & set(val)
+    assert not set(sample.rows["held_back"]) & set(rows)
+
+
+def test_a_share_and_a_number_of_images_are_stratified(sample):
+    recipe = get_recipe("kaggle_conv", images=1000)
+    rows, val = training.split_rows(recipe, sample, 0)
+    assert (len(rows), len(val)) == (900, 100) and not set(rows) & set(val)
+    assert np.bincount(sample.y_train[rows]).min() > 80
+
+
 @pytest.mark.parametrize(
-    "changes, watched", [({"early_stopping": {"patience": 1}}, True), ({}, False)]
+    "changes, message",
+    [
+        ({"network": {"layers": 3}}, "network: no argument 'layers'; there are filters"),
+        ({"augmentation": {"turn": 3}}, "augmentation: no argument 'turn'"),
+        ({"augmentation": {"seed": 3}}, "augmentation: no argument 'seed'; there are rot"),
+        ({"optimizer": {"rate": 3}}, "optimizer: no argument 'rate'; there are learning"),
+        ({"network": {"pool": (True,) * 2}}, "pool has 2 values for 3 filters"),
+        ({"network": {"dropout": 1.0}}, "dropout=1.0: expected 0 or more and less"),
+    ],
 )
-def test_selection_images_are_watched_where_a_callback_needs_them(sample, changes, watched):
-    recipe = get_recipe("sprint", **changes)
-    trained = training.train(recipe, sample.x_train, sample.y_train)
-    assert ("val_loss" in trained.history) == watched
+def test_what_makes_no_training_is_named(sample, changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        training.train(get_recipe("fast", **changes), sample)

@@ -1,0 +1,154 @@
+"""Disturb and corrupt test images, to see what a network still reads.
+
+Images are float32 (n, 28, 28, 1) in [0, 1], ink 1 on paper 0, and stay so.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+
+def curves(networks: dict, images: np.ndarray, labels: np.ndarray) -> dict:
+    """Score networks under each disturbance: {disturbance: {name: (strengths, accuracies)}}.
+
+    `networks`: name -> a Keras model, or a function from images to probabilities (n, 10).
+    """
+    found = {}
+    for way, (_, strengths, _, _) in DISTURBANCES.items():
+        disturbed = np.concatenate([disturb(images, way, strength) for strength in strengths])
+        found[way] = {}
+        for name, network in networks.items():
+            if hasattr(network, "predict"):
+                network = partial(network.predict, batch_size=500, verbose=0)
+            answers = np.asarray(network(disturbed)).argmax(axis=1).reshape(len(strengths), -1)
+            found[way][name] = (strengths, (answers == labels).mean(axis=1))
+    return found
+
+
+def disturb(images: np.ndarray, name: str, strength: float, seed: int = 0) -> np.ndarray:
+    """Change images by one of DISTURBANCES; same seed, same result."""
+    if name not in DISTURBANCES:
+        raise ValueError(f"no disturbance named {name!r}; there are {', '.join(DISTURBANCES)}.")
+    change, _, _, neutral = DISTURBANCES[name]
+    if strength == neutral:
+        return images
+    return _change_each(change, images, strength, np.random.default_rng(seed))
+
+
+def _change_each(change, images, *arguments):
+    """Change images, each (28, 28), one by one."""
+    changed = [change(image, *arguments) for image in images[..., 0]]
+    return np.array(changed, np.float32)[..., np.newaxis]
+
+
+def _affine(image, matrix, right=0):
+    """Take each place from `matrix` @ (row, column) about the middle, then move to the right."""
+    matrix, middle = np.array(matrix, float), (np.array(image.shape) - 1) / 2
+    start = middle - matrix @ (middle + (0, right))
+    return np.clip(ndimage.affine_transform(image, matrix, start, order=1), 0, 1)
+
+
+def _rotate(image, degrees, rng):
+    """Turn counterclockwise."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return _affine(image, [[cos, sin], [-sin, cos]])
+
+
+def _thicken(image, pixels, rng):
+    """Dilate (below 0: erode) by so many pixels on each side; parts of a pixel by blending."""
+    morph = ndimage.grey_dilation if pixels > 0 else ndimage.grey_erosion
+    whole, part = divmod(abs(pixels), 1)
+    smaller, larger = (morph(image, size=(2 * int(steps) + 1,) * 2) for steps in (whole, whole + 1))
+    return (1 - part) * smaller + part * larger
+
+
+def _add_noise(image, sd, rng):
+    return np.clip(image + rng.normal(0, sd, image.shape), 0, 1)
+
+
+def _occlude(image, side, rng):
+    """Put a square of paper somewhere on the middle 20x20, which MNIST's digits fill."""
+    image, (row, column) = image.copy(), rng.integers(4, max(5, 25 - int(side)), 2)
+    image[row : row + int(side), column : column + int(side)] = 0
+    return image
+
+
+_SIMPLE = {  # from an image and a strength, without drawing
+    "shift": lambda image, pixels, rng: _affine(image, np.eye(2), pixels),
+    "scale": lambda image, factor, rng: _affine(image, np.eye(2) / factor),
+    "shear": lambda image, tangent, rng: _affine(image, [[1, 0], [tangent, 1]]),
+    "blur": lambda image, sd, rng: ndimage.gaussian_filter(image, sd),
+    "fade": lambda image, share, rng: image * share,
+    "tint": lambda image, grey, rng: np.maximum(image, grey),
+}
+DISTURBANCES: dict[str, tuple[Callable, tuple[float, ...], str, float]] = {
+    # name: (change, strengths, unit, the neutral strength, which is among them)
+    "rotation": (_rotate, (-45, -30, -20, -10, 0, 10, 20, 30, 45), "degrees", 0),
+    "shift": (_SIMPLE["shift"], (-6, -4, -2, 0, 2, 4, 6), "pixels to the right", 0),
+    "scale": (_SIMPLE["scale"], (0.5, 0.65, 0.8, 1, 1.15, 1.3, 1.4), "times", 1),
+    "shear": (_SIMPLE["shear"], (-0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6), "tangent", 0),
+    "thickness": (_thicken, (-1, -0.5, 0, 0.5, 1, 2), "pixels on each side", 0),
+    "noise": (_add_noise, (0, 0.1, 0.2, 0.3, 0.4, 0.5), "sd", 0),
+    "blur": (_SIMPLE["blur"], (0, 0.5, 1, 1.5, 2, 2.5), "sd in pixels", 0),
+    "contrast": (_SIMPLE["fade"], (1, 0.7, 0.5, 0.3, 0.2, 0.1), "share of the ink", 1),
+    "brightness": (_SIMPLE["tint"], (0, 0.1, 0.2, 0.3, 0.5, 0.7), "grey of the paper", 0),
+    "occlusion": (_occlude, (0, 3, 5, 7, 9, 12), "side in pixels", 0),
+}
+
+
+def _pepper(image, rng):
+    chance = rng.random(image.shape)  # one pixel in eight becomes black or white
+    return np.where(chance < 1 / 16, 0, np.where(chance > 15 / 16, 1, image))
+
+
+def _smear(image, rng):
+    """Blur along seven pixels, in any direction."""
+    line = np.zeros((9, 9), np.float32)
+    line[4, 1:8] = 1
+    line = cv2.warpAffine(line, cv2.getRotationMatrix2D((4, 4), rng.uniform(0, 180), 1), (9, 9))
+    return cv2.filter2D(image, -1, line / line.sum())
+
+
+def _fog(image, rng):
+    """Lay a pale cloud over all: up to 0.7 light, a quarter to half of the contrast left."""
+    cloud = cv2.resize(rng.random((4, 4)), image.shape, interpolation=cv2.INTER_CUBIC)
+    return np.clip(0.5 * image + 0.2 + 0.5 * np.clip(cloud, 0, 1) * (1 - 0.5 * image), 0, 1)
+
+
+def _stripe(image, rng):
+    away = np.arange(image.shape[1]) - rng.integers(4, 17)  # an upright band, 8 pixels wide
+    return np.where((away >= 0) & (away < 8), 1 - image, image)
+
+
+def _zigzag(image, rng):
+    rows, sheet = rng.integers(4, 24) + np.tile([-3, 3], 4), np.zeros(image.shape, np.uint8)
+    line = np.stack([np.linspace(0, 27, 8), rows], 1).astype(np.int32)
+    cv2.polylines(sheet, [line], False, 255, 1, cv2.LINE_AA)
+    return np.maximum(image, sheet / np.float32(255))
+
+
+def _dots(image, rng):
+    rows, sheet = np.linspace(*rng.integers(3, 25, 2), 7), np.zeros(image.shape, np.uint8)
+    for x, y in zip(np.linspace(2, 25, 7), rows, strict=True):
+        cv2.circle(sheet, (round(x), round(y)), 1, 255, -1)
+    return np.maximum(image, sheet / np.float32(255))
+
+
+_CORRUPTIONS = {
+    "noise": lambda image, rng: _add_noise(image, 0.3, rng),
+    "pepper": _pepper,
+    "blur": lambda image, rng: ndimage.gaussian_filter(image, 1.5),
+    "motion blur": _smear,
+    "low contrast": lambda image, rng: 0.2 * image,
+    "grey paper": lambda image, rng: 0.5 + 0.5 * image,
+    "fog": _fog,
+    "inverted": lambda image, rng: 1 - image,
+    "stripe": _stripe,
+    "zigzag": _zigzag,
+    "dotted line": _dots,
+    "edges": lambda image, rng: cv2.Canny((image * 255).astype(np.uint8), 100, 200) / 255,  # 1986
+}
+CORRUPTIONS = {name: partial(_change_each, change) for name, change in _CORRUPTIONS.items()}

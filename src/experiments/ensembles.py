@@ -1,0 +1,407 @@
+"""Ensembles of networks and students of them: trained net by net, opened on test once.
+
+`jobs` lists what is made, in order: members; the ensemble that is declared, chosen on
+validation images; its score on test; a second try, its members trained on; students, small
+networks that learn from it; the seconds of an epoch. `load` is what the notebook reads.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras.callbacks import LambdaCallback
+from scipy import ndimage
+
+from src import data, evaluation, models, recipes, training
+from src.config import ROOT, environment, replacing
+from src.data import DigitData
+from src.experiments.store import Job, get, in_rounds, read, run_all
+from src.recipes import Recipe, get_recipe
+
+FOLDER = ROOT / "models" / "ensemble"
+WORK = ROOT / "build" / "work"  # for pieces of what is not finished
+PARTS = ("validation", "held_back")  # which members are scored on
+SEEDS = 2  # of each member
+STUDENT_SEEDS = 5  # of each student, who is trained in both
+WAYS = ("distilled", "plain")
+POOL_EPOCHS = 12  # of augmented images for students, who then see the same again
+SHIFTS = {  # one-pixel-shift averaging: (down, right) of each copy; "square" holds the others
+    "none": ((0, 0),),
+    "cross": ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)),
+    "square": tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)),
+}
+CONTINUED = {  # what the second try changes in a member's recipe
+    "validation": "held_back",
+    "epochs": 6,
+    "optimizer": {"learning_rate": 1e-3},
+    "augmentation": {"rotation": 7, "scale": 0.05, "shear": 0.05, "shift": 1},
+}
+MEMBERS = {name: get_recipe(name) for name in recipes.MEMBERS}
+STUDENTS = {name: get_recipe(name) for name in recipes.STUDENTS}
+
+
+def average(members: Iterable[np.ndarray]) -> np.ndarray:
+    """Average members' probabilities, each (n, classes)."""
+    members = list(members)
+    if not members:
+        raise ValueError("an ensemble of none: expected one member or more.")
+    first = np.shape(members[0])
+    for i, shape in enumerate(map(np.shape, members)):
+        if shape != first:
+            raise ValueError(f"member {i}: probabilities {shape}, the first member's are {first}.")
+    return np.mean(members, axis=0, dtype=float)
+
+
+def shift(images: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Move images (n, h, w, 1) by whole pixels, 0 where nothing comes from."""
+    height, width = images.shape[1:3]
+    if abs(down) >= height or abs(right) >= width:
+        raise ValueError(f"a shift of {down}, {right} leaves nothing of {height}x{width} pixels.")
+    return ndimage.shift(images, (0, down, right, 0), order=0)
+
+
+def average_shifts(
+    predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, shifts=SHIFTS["cross"]
+) -> np.ndarray:
+    """Average what `predict` answers to copies of the images moved by each of `shifts`."""
+    return average([predict(shift(images, *step)) for step in shifts])
+
+
+def subset_scores(labels: np.ndarray, members: Sequence[np.ndarray]) -> dict[int, dict]:
+    """Score all ensembles of 1, 2, ... of the members: a list per measure, a value per subset."""
+    scores, measures = {}, ("errors", "loss", "calibration_error")
+    for size in range(1, len(members) + 1):
+        found = [_scores(labels, average(chosen)) for chosen in combinations(members, size)]
+        scores[size] = {measure: [one[measure] for one in found] for measure in measures}
+    return scores
+
+
+def _scores(labels: np.ndarray, probabilities: np.ndarray) -> dict:
+    found = evaluation.evaluate(labels, probabilities)
+    found["calibration_error"] = evaluation.calibration_bins(labels, probabilities)["error"]
+    return found
+
+
+def save_probabilities(path: Path, probabilities: dict[str, np.ndarray]) -> None:
+    """Write probabilities (n, classes) as float16 logarithms, whole or not at all."""
+    logs = {name: np.log(np.clip(p, 1e-9, 1)).astype("f2") for name, p in probabilities.items()}
+    with replacing(path) as unfinished:
+        np.savez_compressed(unfinished, **logs)
+
+
+def load_probabilities(path: Path, name: str) -> np.ndarray:
+    """Read what was saved under a name: float64 (n, classes), rows summing to 1."""
+    with np.load(path) as stored:
+        found = np.exp(stored[name].astype(float))
+    return found / found.sum(axis=1, keepdims=True)
+
+
+_job = partial(Job, command="make ensemble")
+
+
+def jobs(folder: Path = FOLDER, work: Path = WORK) -> list[Job]:
+    """List all results in the order in which they are made."""
+    opened = [declared_job(folder), test_job(folder), continued_job(folder, work)]
+    students = student_jobs(folder, work)
+    return [*member_jobs(folder), *opened, *students, timing_job(folder, work)]
+
+
+def member_jobs(folder: Path = FOLDER, chosen=(), seeds: int = 0) -> list[Job]:
+    """List the members, the first seed of each recipe (of MEMBERS) before the second."""
+    chosen, seeds = chosen or MEMBERS.values(), seeds or SEEDS
+    return [_member_job(recipe, seed, folder) for seed in range(seeds) for recipe in chosen]
+
+
+def member_names() -> list[str]:
+    """Name the members that are published."""
+    return [job.path.stem for job in member_jobs()]
+
+
+def _member_job(recipe: Recipe, seed: int, folder: Path) -> Job:
+    name = f"{recipe.name}-{seed}"
+
+    def run(digits: DigitData, path: Path) -> dict:
+        keras.utils.clear_session()
+        trained = training.train(recipe, digits, seed)
+        models.save_model(trained.model, path.with_suffix(".keras"))
+        return {
+            "recipe": recipe.name,
+            "seed": seed,
+            "images": len(trained.train_rows),
+            "parameters": trained.model.count_params(),
+            "multiply_adds": models.multiply_adds(trained.model),
+            **_predict_parts(trained.model, digits, path.with_suffix(".npz")),
+            "environment": environment(),
+        }
+
+    settings, files = recipe.settings() | {"shifts": SHIFTS}, (f"{name}.keras", f"{name}.npz")
+    return _job(folder / f"{name}.json", settings, run, (), files)
+
+
+def _predict_parts(model: keras.Model, digits: DigitData, path: Path) -> dict:
+    """Store a member's probabilities; score what was stored, so that all counts agree."""
+    kept, scores = {}, {}
+    for part in PARTS:
+        images, _ = digits.part(part)
+        answers = {step: _predict(model, shift(images, *step)) for step in SHIFTS["square"]}
+        for kind, steps in SHIFTS.items():
+            kept[f"{part}_{kind}"] = average([answers[step] for step in steps])
+    save_probabilities(path, kept)
+    for part in PARTS:
+        found = evaluation.evaluate(digits.part(part)[1], load_probabilities(path, f"{part}_none"))
+        scores[part] = {key: found[key] for key in ("n", "errors", "accuracy", "loss")}
+    return scores
+
+
+def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    return model.predict(images, batch_size=500, verbose=0)
+
+
+def read_members(members: Sequence[Job], part: str) -> dict[str, np.ndarray]:
+    """Read members' probabilities by name, those of "validation_none" for example."""
+    found = {}
+    for job in members:
+        read(job)  # refuses one that is out of date
+        found[job.path.stem] = load_probabilities(job.path.with_suffix(".npz"), part)
+    return found
+
+
+def declared_job(folder: Path = FOLDER, chosen=(), seeds: int = 0) -> Job:
+    """Choose an ensemble on validation images: all members, with the best of SHIFTS.
+
+    That is the one with fewest errors; of equal ones, the one with fewest copies.
+    """
+    members = member_jobs(folder, chosen, seeds)
+
+    def run(digits: DigitData, _: Path) -> dict:
+        _, labels = digits.part("validation")
+        scores = {}
+        for kind in SHIFTS:
+            answers = read_members(members, f"validation_{kind}")
+            scores[kind] = _scores(labels, average(answers.values()))
+        best = min(scores, key=lambda kind: (scores[kind]["errors"], len(SHIFTS[kind])))
+        print(f"declared: {len(members)} members, shifts: {best}", flush=True)
+        return {"members": list(answers), "shifts": best, "validation": scores}
+
+    return _job(folder / "declared.json", {"shifts": SHIFTS}, run, tuple(members))
+
+
+def test_job(folder: Path = FOLDER, chosen=(), seeds: int = 0) -> Job:
+    """Open the declared ensemble, and each member alone, on the test images."""
+    declared = declared_job(folder, chosen, seeds)
+
+    def run(digits: DigitData, path: Path) -> dict:
+        images, _ = digits.part("test")
+        alone = _ask(declared.needs, images)
+        shifted = _ask(declared.needs, images, SHIFTS[read(declared)["shifts"]])
+        kept = path.with_suffix(".npz")
+        save_probabilities(kept, {"ensemble": average(shifted.values()), **alone})
+        alone = {name: load_probabilities(kept, name) for name in alone}
+        found = _test_scores(digits, alone, load_probabilities(kept, "ensemble"))
+        return found | {"without_shifts": _scores(digits.y_test, average(alone.values()))}
+
+    return _job(folder / "test.json", {}, run, (declared, *declared.needs), ("test.npz",))
+
+
+def _ask(members: Sequence[Job], images: np.ndarray, shifts=SHIFTS["none"]) -> dict:
+    """Open the members' networks one after the other, and average each one's answers."""
+    answers = {}
+    for job in members:
+        model = models.load_model(job.path.with_suffix(".keras"))
+        answers[job.path.stem] = average_shifts(partial(_predict, model), images, shifts)
+    return answers
+
+
+def _test_scores(digits: DigitData, members: dict, ensemble: np.ndarray) -> dict:
+    together = _scores(digits.y_test, ensemble)
+    print(f"test: {together['accuracy']:.2%}", flush=True)
+    return {
+        "ensemble": together,
+        "members": {name: _scores(digits.y_test, alone) for name, alone in members.items()},
+        "wrong": np.flatnonzero(ensemble.argmax(axis=1) != digits.y_test).tolist(),
+        "environment": environment(),
+    }
+
+
+def continued_job(folder: Path = FOLDER, work: Path = WORK) -> Job:
+    """Train the members on, and open them on test as one, without shifts: the second try.
+
+    They learn from validation images too, and end on images that are changed less: He et al.,
+    "Data augmentation revisited" (2019). `work` keeps each as it is trained.
+    """
+    declared = declared_job(folder)
+
+    def run(digits: DigitData, _: Path) -> dict:
+        members = [_continued_member(job, work / "continued") for job in declared.needs]
+        run_all(members, digits)
+        held_back, test = (_ask(members, digits.part(part)[0]) for part in ("held_back", "test"))
+        scores = _scores(digits.part("held_back")[1], average(held_back.values()))
+        return {"held_back": scores, **_test_scores(digits, test, average(test.values()))}
+
+    return _job(folder / "continued.json", CONTINUED, run, (declared, *declared.needs))
+
+
+def _continued_member(member: Job, work: Path) -> Job:
+    name, seed = member.path.stem.rsplit("-", 1)
+    recipe = MEMBERS[name].change(**CONTINUED)
+
+    def run(digits: DigitData, path: Path) -> dict:
+        keras.utils.clear_session()
+        start = models.load_model(member.path.with_suffix(".keras")).get_weights()
+        model = training.train(recipe, digits, int(seed), start=start).model
+        models.save_model(model, path.with_suffix(".keras"))
+        return {"held_back": training.score(model, *digits.part("held_back"))}
+
+    files = (f"{member.path.stem}.keras",)
+    return _job(work / member.path.name, recipe.settings(), run, (member,), files)
+
+
+def student_jobs(folder: Path = FOLDER, work: Path = WORK) -> list[Job]:
+    """List the students, of the first seed before the second, trained both ways."""
+    declared, found = declared_job(folder), []
+    for seed in range(STUDENT_SEEDS):
+        for recipe in STUDENTS.values():
+            found += [_student_job(recipe, way, seed, declared, work / "students") for way in WAYS]
+    return found
+
+
+def _student_job(recipe: Recipe, way: str, seed: int, declared: Job, work: Path) -> Job:
+    distilled = way == "distilled"
+    files = (f"../{recipe.name}.keras",) if distilled and seed == 0 else ()  # is published
+
+    def run(digits: DigitData, path: Path) -> dict:
+        pool = _pool(recipe.augmentation, declared, work, digits)
+        model = _train_student(recipe, seed, distilled, digits, pool)
+        for name in files:
+            models.save_model(model, path.parent / name)
+        return {
+            "recipe": recipe.name,
+            "distilled": distilled,
+            "seed": seed,
+            "parameters": model.count_params(),
+            "multiply_adds": models.multiply_adds(model),
+            **{part: training.score(model, *digits.part(part)) for part in (*PARTS, "test")},
+            "environment": environment(),
+        }
+
+    path = declared.path.with_name(f"{recipe.name}-{way}-{seed}.json")
+    settings = recipe.settings() | {"distilled": distilled, "pool_epochs": POOL_EPOCHS}
+    return _job(path, settings, run, (declared, *declared.needs), files)
+
+
+def _pool(augmentation: dict, declared: Job, work: Path, digits: DigitData) -> list[Path]:
+    """Augment the training images again and again; store what the ensemble answers to them."""
+
+    def run(digits: DigitData, path: Path) -> dict:
+        images, labels = digits.part("train")
+        epoch = int(path.stem.split("-")[1])  # the seed of its augmentation
+        batches = data.make_dataset(images, labels, 500, False, epoch, augmentation)
+        images = np.concatenate([batch.numpy() for batch, _ in batches])
+        images = np.rint(images * 255).astype(np.uint8)
+        scaled = images / np.float32(255)
+        soft = average(_ask(declared.needs, scaled).values())
+        with replacing(path.with_suffix(".npz")) as unfinished:
+            np.savez(unfinished, images=images[..., 0], soft=soft.astype(np.float32))
+        right = float((soft.argmax(axis=1) == labels).mean())
+        print(f"{path.stem}: the ensemble reads {right:.2%}", flush=True)
+        return {"accuracy": right}
+
+    settings = {"augmentation": augmentation}
+    needs = (declared, *declared.needs)
+    names = [f"epoch-{epoch}" for epoch in range(POOL_EPOCHS)]
+    run_all([_job(work / f"{n}.json", settings, run, needs, (f"{n}.npz",)) for n in names], digits)
+    return [work / f"{name}.npz" for name in names]
+
+
+def _train_student(
+    recipe: Recipe, seed: int, distilled: bool, digits: DigitData, pool: list[Path]
+) -> keras.Model:
+    """Train on the pool, with the ensemble's probabilities as labels or with the printed ones.
+
+    The same images in the same order either way. Hinton, Vinyals and Dean, "Distilling the
+    knowledge in a neural network" (2015), soften both sides by a temperature; here it is 1.
+    """
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = models.build(recipe.network)
+    labels = data.one_hot(digits.y_train[digits.rows["train"]])
+    loss = keras.losses.CategoricalCrossentropy() if distilled else None  # None: the recipe's
+    steps = math.ceil(len(labels) / recipe.batch_size) * recipe.epochs
+    training.compile_model(model, recipe, steps, loss)
+    for epoch in range(recipe.epochs):
+        with np.load(pool[epoch % len(pool)]) as stored:
+            images, soft = stored["images"][..., np.newaxis] / np.float32(255), stored["soft"]
+        model.fit(images, soft if distilled else labels, batch_size=recipe.batch_size, verbose=0,
+                  initial_epoch=epoch, epochs=epoch + 1)  # fmt: skip
+    return model
+
+
+def timing_job(folder: Path = FOLDER, work: Path = WORK, rounds: int = 3) -> Job:
+    """Time the second epoch of each member's network, in turn in each round."""
+    timed = {name: recipe.change(epochs=2) for name, recipe in MEMBERS.items()}
+    settings = {name: recipe.settings() for name, recipe in timed.items()}
+
+    def time_round(digits: DigitData, _: int) -> dict:
+        seconds, ends = {}, []
+        clock = LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
+        for name, recipe in timed.items():
+            keras.utils.clear_session()
+            training.train(recipe, digits, 0, (clock,))
+            seconds[name] = ends[-1] - ends[-2]  # of the second epoch: the first one traces, too
+        return seconds
+
+    def run(digits: DigitData, _: Path) -> dict:
+        found = in_rounds(work / "epochs", settings, time_round, rounds, digits)
+        return {"epoch_seconds": found, "environment": environment()}
+
+    return _job(folder / "timing.json", settings | {"rounds": rounds}, run)
+
+
+class Found(NamedTuple):
+    """Members and their probabilities (n, 10), by name."""
+
+    validation: dict[str, dict[str, np.ndarray]]  # for each kind of shifts
+    held_back: dict[str, np.ndarray]
+    test: dict[str, np.ndarray]
+    shifts: str  # the kind that is chosen on validation images
+    ensemble: np.ndarray  # the mean of all on test, with these shifts
+    parameters: int  # of all together
+
+
+def load(
+    digits: DigitData, train: int = 0, recipe: str = "fast", epochs: int = 2, folder=FOLDER
+) -> Found:
+    """Read the published members, or train `train` networks of a recipe here.
+
+    Published ones are MNIST's; for other digits three are trained where `train` is 0.
+    """
+    if train < 0:
+        raise ValueError(f"train={train}: expected 0 or more.")
+    if train == 0 and digits.name == "MNIST":
+        return _read_found(test_job(folder))
+    with TemporaryDirectory() as place:
+        changed = get_recipe(recipe, epochs=epochs, validation="split")
+        job = test_job(Path(place), [changed], train or 3)
+        get(job, digits)
+        return _read_found(job)
+
+
+def _read_found(job: Job) -> Found:
+    read(job)
+    declared, *members = job.needs
+    kept = job.path.with_suffix(".npz")
+    return Found(
+        {kind: read_members(members, f"validation_{kind}") for kind in SHIFTS},
+        read_members(members, "held_back_none"),
+        {member.path.stem: load_probabilities(kept, member.path.stem) for member in members},
+        read(declared)["shifts"],
+        load_probabilities(kept, "ensemble"),
+        sum(read(member)["parameters"] for member in members),
+    )

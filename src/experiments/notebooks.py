@@ -1,0 +1,151 @@
+"""Notebooks executed: into build/ for a reader, or in place for publication."""
+
+import ast
+import base64
+import io
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from PIL import Image
+
+from src.config import ROOT, environment, read_json, replacing, write_json
+from src.data import DataUnavailableError, load_mnist
+
+NOTEBOOKS = ROOT / "notebooks"
+TIMES = ROOT / "models" / "notebook_times.json"
+NOISE = re.compile(  # TensorFlow's start-up lines, which no setting silences
+    r"^([IWE]\d{4} \d\d:\d\d:\d+\.\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
+    r"|WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
+    r"|WARNING:absl:You are saving your model as an HDF5 file )"  # and Keras' word on old formats
+)
+
+
+def run(names: list[str]) -> None:
+    """Execute notebooks into build/notebooks; without MNIST, on the embedded sample, and say so."""
+    paths, values, what = _paths(names), {}, "MNIST"
+    _prepare(Path(os.environ.get("MNIST_RESULTS_DIR") or ROOT / "build"))
+    try:
+        load_mnist()
+    except DataUnavailableError as error:
+        print(f"{error}\n\nGoing on with the embedded sample: all runs, no number is MNIST's.\n")
+        values, what = {"SOURCE": "sample"}, "the embedded sample"
+    print(f"Running {len(paths)} notebooks on {what}, into build/notebooks; published files stay.")
+    if TIMES.exists() and not values:
+        times = read_json(TIMES)
+        total = sum(times["seconds"].get(path.stem, 0) for path in paths)
+        print(f"When last published ({times['environment']['cores']} cores): {total / 60:.1f} min.")
+    seconds = [execute(path, ROOT / "build/notebooks" / path.name, values) for path in paths]
+    print(f"All {len(paths)} ran in {sum(seconds):.0f} s. Open build/notebooks, or notebooks/.")
+
+
+def publish(names: list[str]) -> None:
+    """Execute notebooks in place on MNIST, and renew models/, figures/ and their times."""
+    paths = _paths(names)
+    _prepare(ROOT)
+    load_mnist()
+    times = read_json(TIMES)["seconds"] if TIMES.exists() else {}
+    for path in paths:
+        times[path.stem] = round(execute(path, path))
+        shown = {name: f"{t / 60:.0f} min" if t >= 90 else f"{t} s" for name, t in times.items()}
+        write_json(TIMES, {"seconds": times, "shown": shown, "environment": environment()})
+
+
+def _paths(names: list[str]) -> list[Path]:
+    found = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))}
+    if unknown := set(names) - set(found):
+        raise ValueError(f"no notebook named {', '.join(unknown)}; there are {', '.join(found)}.")
+    return [path for name, path in found.items() if not names or name in names]
+
+
+def _prepare(results: Path) -> None:
+    """Set what the notebooks' kernels inherit."""
+    os.environ["MNIST_RESULTS_DIR"] = str(results.resolve())
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads leave the cores to others
+    if os.environ.get("MNIST_DIR"):
+        os.environ["MNIST_DIR"] = str(Path(os.environ["MNIST_DIR"]).expanduser().resolve())
+
+
+def execute(path: Path, target: Path, values: dict | None = None) -> float:
+    """Run a notebook with knobs in `values` changed, write it to `target`; return the seconds.
+
+    Each section is printed as it begins. Where a cell fails, what ran so far is written under
+    build/notebooks, and nbclient's error is raised.
+    """
+    book = nbformat.read(path, as_version=4)
+    set_parameters(book, values or {})
+    print(f"\n{path.stem}", flush=True)
+    started = time.perf_counter()
+
+    def announce(cell, cell_index) -> None:
+        heading = re.match(r"## (.+)", cell.source)
+        if cell.cell_type == "markdown" and heading:
+            print(f"  {time.perf_counter() - started:5.0f} s  {heading[1]}", flush=True)
+
+    client = NotebookClient(
+        book, timeout=None, kernel_name="python3", record_timing=False, store_widget_state=False,
+        coalesce_streams=True, resources={"metadata": {"path": str(NOTEBOOKS)}},
+        on_cell_start=announce,
+    )  # fmt: skip
+    try:
+        client.execute(stderr=subprocess.DEVNULL)  # cells keep theirs; this is the kernel's own
+    except BaseException:  # an interrupt as well: published notebooks stay as they were
+        target = ROOT / "build" / "notebooks" / path.name
+        raise
+    finally:
+        tidy(book)
+        with replacing(target) as partial:
+            nbformat.write(book, partial)
+    print(f"  {time.perf_counter() - started:5.0f} s  done", flush=True)
+    return time.perf_counter() - started
+
+
+def set_parameters(book: nbformat.NotebookNode, values: dict) -> None:
+    """Give knobs other values, in the cell tagged `parameters`; ValueError for an unknown one."""
+    cells = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
+    if not cells:
+        raise ValueError("the notebook has no cell tagged `parameters`.")
+    knobs = {node.targets[0].id: node for node in ast.parse(cells[0].source).body
+             if isinstance(node, ast.Assign)}  # fmt: skip
+    if unknown := sorted(set(values) - set(knobs)):
+        raise ValueError(f"no knob named {', '.join(unknown)}; there are {', '.join(knobs)}.")
+    lines = cells[0].source.splitlines()
+    for name in sorted(values, key=lambda name: -knobs[name].lineno):  # last first: lines move
+        node = knobs[name]
+        lines[node.lineno - 1 : node.end_lineno] = [f"{name} = {values[name]!r}"]
+    cells[0].source = "\n".join(lines)
+
+
+def tidy(book: nbformat.NotebookNode) -> None:
+    """Drop TensorFlow's start-up lines, empty outputs, and metadata that changes between runs.
+
+    Figures are brought to 256 colours, which takes less than half the space.
+    """
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stderr":
+                lines = output.text.splitlines(keepends=True)
+                output.text = "".join(line for line in lines if not NOISE.match(line))
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = _small_png(output.data["image/png"])
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if _says_something(output)]
+    names = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    book.metadata = {"kernelspec": names, "language_info": {"name": "python"}}
+
+
+def _says_something(output: nbformat.NotebookNode) -> bool:
+    data = output.get("data", {"text/plain": output.get("text", "error")})
+    return bool("image/png" in data or data.get("text/plain", "").strip())
+
+
+def _small_png(encoded: str) -> str:
+    image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    small = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()

@@ -1,0 +1,175 @@
+"""Figures of published experiments: times, searches, costs, ensembles, photos, exports."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from src.config import BLUE, RED
+from src.plots import LOOKS, as_percent, new_figure, plain_log_ticks, styled
+
+
+@styled()
+def plot_accuracy_time(rows, title="") -> Figure:
+    """Draw test accuracy against seconds of training.
+
+    `rows` hold name, group, seconds (of each round), mean, low and high (95% interval of the
+    mean accuracy; None with one run).
+    """
+    figure, ax = new_figure(title, 5.2)
+    looks = dict(zip(dict.fromkeys(row["group"] for row in rows), LOOKS, strict=False))
+    places = [np.median(row["seconds"]) for row in rows]
+    for x, row in zip(places, rows, strict=True):
+        (colour, marker), y = looks[row["group"]], row["mean"]
+        ax.hlines(y, min(row["seconds"]), max(row["seconds"]), color=colour, lw=1.5)
+        if row["low"] is not None:
+            ax.vlines(x, row["low"], row["high"], color=colour, lw=1.5)
+        ax.plot(x, y, marker, color=colour, ms=8)
+        below = any(x / 1.15 < place < x for place in places)  # of the line, where it is crowded
+        left = below or any(x < place < 1.3 * x for place in places)
+        at, side = (-7 if left else 7, -14 if below else 4), "right" if left else "left"
+        ax.annotate(row["name"], (x, y), at, textcoords="offset points", color=colour, ha=side)
+    for group, (colour, marker) in looks.items():
+        ax.plot([], [], marker, color=colour, label=group)
+    ax.set(xscale="log", xlabel="seconds of training (logarithmic)", ylabel="test accuracy")
+    plain_log_ticks(ax.xaxis)
+    ax.yaxis.set_major_formatter(as_percent)
+    ax.margins(x=0.16)
+    ax.legend(loc="lower left")
+    return figure
+
+
+@styled()
+def plot_parallel(columns, scores, title="") -> Figure:
+    """Draw a line per trial through its values, the darker the lower its score.
+
+    `columns`: hyperparameter -> a value per trial, None where it was not active. Each axis holds
+    the values that occur, in order, at equal distances.
+    """
+    figure, ax = new_figure(f"{title} (blue: the best tenth)", 5.2)
+    heights = pd.DataFrame(columns).astype(float).rank(method="dense", na_option="top") - 1
+    heights /= heights.max().clip(lower=1)
+    look = {"size": 9, "va": "center", "path_effects": [withStroke(linewidth=3, foreground="w")]}
+    for at, (name, values) in enumerate(columns.items()):
+        levels = sorted(dict(zip(heights[name], values, strict=True)).items())
+        if len(levels) > 9:  # more labels would run into each other
+            levels = [levels[0], levels[len(levels) // 2], levels[-1]]
+        for height, value in levels:
+            text = f"{value:.3g}" if isinstance(value, float) else str(value)
+            text = {"None": "–", "True": "yes", "False": "no"}.get(text, text)
+            ax.annotate(text, (at, height), (3, 0), textcoords="offset points", **look)
+    order = np.argsort(np.asarray(scores))
+    for rank in reversed(range(len(order))):  # the best on top
+        share = rank / len(order)
+        look = {"color": str(0.35 + 0.5 * share), "lw": 1}
+        if share < 0.1:
+            look = {"color": BLUE, "lw": 2.5}
+        ax.plot(heights.to_numpy()[order[rank]], **look)
+    ax.set(xlim=(-0.2, len(columns) - 0.5), ylim=(-0.08, 1.05), yticks=[])
+    ax.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
+    ax.spines[:].set_visible(False)
+    return figure
+
+
+@styled()
+def plot_costs(rows, title="") -> Figure:
+    """Draw errors of networks against parameters, multiply-adds, seconds per epoch.
+
+    `rows` hold name, errors (of each seed, side by side), n (images), parameters, multiply_adds
+    and seconds (None where not measured: then without that panel).
+    """
+    table = pd.DataFrame(rows)
+    costs = {
+        "parameters (thousands)": table.parameters / 1e3,
+        "multiply-adds (millions)": table.multiply_adds / 1e6,
+        "seconds of an epoch": table.seconds,
+    }
+    costs = {label: cost for label, cost in costs.items() if cost.notna().all()}
+    figure, axes = new_figure(title, 3.8, 1, len(costs), sharey=True)
+    for ax, (label, cost) in zip(axes, costs.items(), strict=True):
+        for at, row, (colour, marker) in zip(cost, rows, LOOKS, strict=False):
+            errors = row["errors"]
+            x = at + 0.03 * max(cost) * (np.arange(len(errors)) - (len(errors) - 1) / 2)
+            ax.plot(x, errors, marker, color=colour, ms=7, label=row["name"])
+        ax.set_xlabel(label)
+        ax.margins(x=0.2, y=0.15)
+    axes[0].set_ylabel(f"errors of {rows[0]['n']:,}")
+    axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(figure)
+    return figure
+
+
+@styled()
+def plot_sizes(scores, title="") -> Figure:
+    """Draw what ensembles of 1, 2, ... members score; see ensembles.subset_scores.
+
+    For each measure the mean over all subsets of so many, in a band from best to worst.
+    """
+    figure, axes = new_figure(title, 3.7, 1, 3)
+    for ax, key in zip(axes, ("errors", "loss", "calibration_error"), strict=True):
+        table = pd.DataFrame({size: pd.Series(score[key]) for size, score in scores.items()})
+        low, high = table.min(), table.max()
+        ax.fill_between(
+            table.columns, low, high, color=BLUE, alpha=0.15, lw=0, label="best to worst"
+        )
+        ax.plot(table.mean(), "o-", color=BLUE, ms=5, label="mean over subsets of so many")
+        ax.set(xlabel="members", title=key.replace("_", " "))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    legend_below(figure)
+    return figure
+
+
+@styled()
+def plot_ways(table, title="", xlabel="accuracy (%)") -> Figure:
+    """Draw a row per kind, a mark per way: accuracy and its 95% interval.
+
+    A second panel enlarges the end from 95%, where any mark lies there. `table`: kind -> way ->
+    {"accuracy": 0 to 1, "interval": (low, high)}.
+    """
+    ways = list(next(iter(table.values())))
+    found = [
+        [(row[way]["accuracy"], *row[way]["interval"]) for way in ways] for row in table.values()
+    ]
+    accuracy, low, high = 100 * np.transpose(found)  # each (ways, kinds)
+    starts = [0, 95] if accuracy.max() >= 95 else [0]
+    panels = {"sharey": True, "squeeze": False, "width_ratios": (2, 1)[: len(starts)]}
+    figure, axes = new_figure(title, 1.6 + 0.46 * len(table), 1, len(starts), **panels)
+    for ax, start in zip(axes.flat, starts, strict=True):
+        for j, (way, (colour, marker)) in enumerate(zip(ways, LOOKS, strict=False)):
+            y = np.arange(len(table)) + 0.19 * (j - (len(ways) - 1) / 2)
+            ax.plot(accuracy[j], y, marker, color=colour, ms=5.5, label=way)
+            ax.hlines(y, low[j], high[j], color=colour, lw=1)
+        ax.set(xlim=(start, 100 + (100 - start) / 50), xlabel=xlabel)
+        ax.set_xticks(np.linspace(start, 100, 6))
+        ax.set_title("enlarged: 95 to 100%" if start else "", fontsize=11)
+        ax.grid(axis="y", visible=False)
+    axes[0, 0].set_yticks(range(len(table)), table)
+    axes[0, 0].invert_yaxis()
+    legend_below(figure)
+    return figure
+
+
+def legend_below(figure: Figure) -> None:
+    """Name the lines of the first panel under all of them."""
+    entries = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=5)
+
+
+@styled()
+def plot_exports(rows, title="") -> Figure:
+    """Draw sizes, and times of one image with quartiles: rows of exports.json."""
+    table = pd.DataFrame(rows)
+    figure, (left, right) = new_figure(title, 0.9 + 0.4 * len(rows), 1, 2, sharey=True)
+    bars = left.barh(table.name, table.bytes / 1000, 0.6, color=BLUE)
+    left.bar_label(bars, fmt="{:,.0f}", padding=3, size=9)
+    left.set(xlabel="size (kB)", xlim=(0, 1.2 * max(table.bytes) / 1000))
+    left.invert_yaxis()
+    right.hlines(table.name, *zip(*table.quartiles, strict=True), color=RED, lw=1)
+    right.plot(table.milliseconds, table.name, "o", color=RED)
+    above = {"textcoords": "offset points", "ha": "center", "size": 9}
+    for name, time in zip(table.name, table.milliseconds, strict=True):
+        right.annotate(f"{time:.3g}", (time, name), (0, 6), **above)
+    right.set(xscale="log", xlabel="one image (ms), median and quartiles")
+    right.margins(x=0.12, y=0.12)
+    return figure

@@ -1,0 +1,242 @@
+"""What the stored results say, as tables: summaries over seeds, verdicts, comparisons.
+
+Only results that are whole and up to date are read; others are named and left out.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src import evaluation, recipes
+from src.config import ROOT
+from src.experiments import ensembles, plan, runs, tuning
+from src.experiments.store import Job, read, read_all
+from src.recipes import SHOWN, Recipe, get_recipe
+
+MODELS = ROOT / "models"
+
+
+def systems(models: Path = MODELS) -> pd.DataFrame:
+    """Summarize each recipe's runs: a row per recipe, accuracies over seeds as shares.
+
+    n, mean, sd, low and high are of the test accuracy; seconds is the median of the timing's
+    rounds, and ratio its multiple of the keras.io example's.
+    """
+    rows, times = {}, read_timing(models)
+    for name, found in _by_name(runs.run_jobs(folder=models / "benchmarks")).items():
+        recipe = get_recipe(name)
+        scores = {part: [run[part]["accuracy"] for run in found] for part in ("validation", "test")}
+        table = pd.DataFrame(found).reindex(columns=["training_accuracy", "peak_test_accuracy"])
+        rows[name] = {
+            **{field: getattr(recipe, field) for field in SHOWN},
+            "parameters": found[0]["parameters"],
+            "epochs": np.mean([run["epochs"] for run in found]),
+            **evaluation.spread(scores["test"]),
+            "validation": np.mean(scores["validation"]),
+            "training_accuracy": table.training_accuracy.mean(),  # not every stored run has these
+            "peak_minus_final": (table.peak_test_accuracy - scores["test"]).mean(),
+            "verdict": verdict(recipe, scores[recipe.reported_on]),
+        }
+        if name in times:
+            rows[name]["seconds"] = np.median(times[name])
+            rows[name]["ratio"] = np.median(times[name]) / np.median(times["keras_io_convnet"])
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _by_name(jobs: list[Job]) -> dict[str, list[dict]]:
+    """Read what is up to date: name of a recipe or step -> its results, in the order of jobs."""
+    found = {job.path.stem.rsplit("-", 1)[0]: [] for job in jobs}
+    for job, content in read_all(jobs):
+        found[job.path.stem.rsplit("-", 1)[0]].append(content)
+    return {name: some for name, some in found.items() if some}
+
+
+def _contents(jobs: list[Job]) -> list[dict]:
+    return [content for _, content in read_all(jobs)]
+
+
+def read_timing(models: Path = MODELS) -> dict[str, list[float]]:
+    """Read the seconds of each round's training by recipe; nothing before the first timing.
+
+    Of recipes timed for one epoch these are multiplied by their epochs.
+    """
+    found = _contents([runs.timing_job(models)])
+    if not found:
+        return {}
+    short = found[0]["one_epoch"]
+    whole = {name: [get_recipe(name).epochs * t for t in short[name]] for name in short}
+    return found[0]["seconds"] | whole
+
+
+def verdict(recipe: Recipe, accuracies: list[float]) -> str:
+    """Judge the accuracy that a system states by what several runs measured.
+
+    Empty before the third run. The figure is compared with the interval where one more run
+    would fall in 95% of cases, mean ± t sd √(1 + 1/n) (Hahn and Meeker, "Statistical
+    Intervals", 1991), widened by the figure's rounding. "below" where the sizes are our choice,
+    "not supported" where the system gives them.
+    """
+    if not recipe.reported or len(accuracies) < 3:
+        return ""
+    digits = recipe.reported.rstrip("%")
+    stated, rounding = float(digits) / 100, 0.5 * 10.0 ** -(len(digits.partition(".")[2]) + 2)
+    found, n = evaluation.spread(accuracies), len(accuracies)
+    margin = (found["high"] - found["mean"]) * np.sqrt(n + 1) + rounding
+    if abs(stated - found["mean"]) <= margin:
+        return "reproduced"
+    if stated < found["mean"]:
+        return "above"
+    return "below" if recipe.comparable else "not supported"
+
+
+def ladder(models: Path = MODELS) -> pd.DataFrame:
+    """Show what each step of the ladder bought: validation accuracy in %, over its seeds."""
+    rows, words = [], {step.name: step.about for step in recipes.ladder()}
+    for step, found in _by_name(runs.ladder_jobs(models / "ladder")).items():
+        accuracy = 100 * pd.Series([run["validation"]["accuracy"] for run in found])
+        rows.append(
+            {
+                "change": words[step],
+                "parameters": found[0]["parameters"],
+                "seconds": np.median([run["seconds"] for run in found]),
+                "accuracy": accuracy.mean(),
+                "sd": accuracy.std(),
+                "seeds": len(found),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def accuracy_time_rows(models: Path = MODELS) -> list[dict]:
+    """List what plot_accuracy_time takes: name, group, seconds of each round, mean, low, high."""
+    times, rows = read_timing(models), []
+    for name, row in systems(models).iterrows():
+        if name not in times:
+            continue
+        label, group = name, "ours"
+        if pd.notna(row.system):
+            label, group = row.system, "the five systems"
+        elif name == "keras_io_convnet":
+            label, group = "keras.io", "keras.io example"
+        shown = row[["mean", "low", "high"]].to_dict()
+        rows.append({"name": label, "group": group, "seconds": times[name], **shown})
+    return rows
+
+
+def members(models: Path = MODELS) -> pd.DataFrame:
+    """Show the members' networks: cost, and errors on the images held back, per seed.
+
+    `seconds` are those of an epoch, the fastest of the timing's rounds, NaN before it.
+    """
+    folder, rows = models / "ensemble", {}
+    timed = _contents([ensembles.timing_job(folder)])
+    for name, found in _by_name(ensembles.member_jobs(folder)).items():
+        recipe = ensembles.MEMBERS[name]
+        rows[name] = {
+            "about": recipe.about,
+            "parameters": found[0]["parameters"],
+            "multiply_adds": found[0]["multiply_adds"],
+            "seconds": min(timed[0]["epoch_seconds"][name]) if timed else np.nan,
+            "epochs": recipe.epochs,
+            "errors": [one["held_back"]["errors"] for one in found],
+            "n": found[0]["held_back"]["n"],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def tries(models: Path = MODELS) -> pd.DataFrame:
+    """Show both tries of the ensemble on test: members' accuracies, that of all together."""
+    folder, rows = models / "ensemble", {}
+    jobs = {
+        "averaged": ensembles.test_job(folder),
+        "second try: the same, trained on": ensembles.continued_job(folder),
+    }
+    sizes = [member["parameters"] for member in _contents(ensembles.member_jobs(folder))]
+    for title, job in jobs.items():
+        for content in _contents([job]):
+            alone = [score["accuracy"] for score in content["members"].values()]
+            together = content["ensemble"]
+            low, high = together["accuracy_interval"]
+            scores = {"mean": np.mean(alone), "least": min(alone), "most": max(alone),
+                      "together": together["accuracy"], "low": low, "high": high}  # fmt: skip
+            shown = {"members": len(alone), "parameters": sum(sizes), "loss": together["loss"]}
+            rows[title] = shown | scores | {"wrong": content["wrong"]}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def students(models: Path = MODELS) -> pd.DataFrame:
+    """Compare students trained both ways, seed by seed: spreads of the test accuracy.
+
+    A row per student and way ("distilled", "plain", "difference"), of the seeds that have both.
+    """
+    rows = {}
+    found = pd.DataFrame(_contents(ensembles.student_jobs(models / "ensemble")))
+    for name, runs_of in found.groupby("recipe", sort=False) if len(found) else ():
+        accuracy = runs_of.assign(accuracy=[test["accuracy"] for test in runs_of.test])
+        table = accuracy.pivot(index="seed", columns="distilled", values="accuracy").dropna()
+        table = table.rename(columns={True: "distilled", False: "plain"})[["distilled", "plain"]]
+        for way, values in table.assign(difference=table.distilled - table.plain).items():
+            parameters = runs_of.parameters.iloc[0]
+            rows[name, way] = {"parameters": parameters, **evaluation.spread(values.to_list())}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def photos(models: Path = MODELS) -> dict:
+    """Read what was measured on synthetic photos, corrupted images, letters and scribbles."""
+    return read(plan.jobs(models)["photos"][0])
+
+
+def exports(models: Path = MODELS) -> dict:
+    """Read sizes, times and errors of the exported network."""
+    return read(plan.jobs(models)["export"][0])
+
+
+def label_audit(models: Path = MODELS) -> dict:
+    """Read the suspicious labels of the training images."""
+    return read(plan.jobs(models)["audit"][0])
+
+
+def compare_tuned(folder: Path = MODELS / "tuning") -> dict:
+    """Compare the searches' winner with `fast` on the images held back, over paired seeds.
+
+    `difference` (tuned minus fast) is spread over seeds and over images; the verdict takes both
+    intervals to lie on one side of 0. McNemar's test is that of seed 0, tuned as `a`.
+    """
+    found = {"tuned": [], "fast": []}
+    for job in tuning.compared_jobs(folder):
+        found[job.path.stem.split("-")[0]].append(read(job))
+    n = found["fast"][0]["n"]
+    right = {name: np.ones((len(seeds), n)) for name, seeds in found.items()}
+    for name, seeds in found.items():
+        for row, run in zip(right[name], seeds, strict=True):
+            row[run["wrong"]] = 0
+    gain = right["tuned"] - right["fast"]  # a row per seed, a column per image
+    over_seeds, over_images = (evaluation.spread(gain.mean(axis=axis)) for axis in (1, 0))
+    judged = "no difference shown"
+    if min(over_seeds["low"], over_images["low"]) > 0:
+        judged = "tuned is better"
+    elif max(over_seeds["high"], over_images["high"]) < 0:
+        judged = "tuned is worse"
+    seconds = {name: np.array([run["seconds"] for run in seeds]) for name, seeds in found.items()}
+    return {
+        "n": n,
+        "parameters": {name: seeds[0]["parameters"] for name, seeds in found.items()},
+        "accuracy": {k: evaluation.spread(rows.mean(axis=1)) for k, rows in right.items()},
+        "difference": over_seeds,
+        "difference_over_images": over_images,
+        "mcnemar": evaluation.mcnemar(right["tuned"][0], right["fast"][0]),
+        "time_ratio": float(np.median(seconds["tuned"] / seconds["fast"])),
+        "verdict": judged,
+    }
+
+
+def trials(searches: dict[str, dict]) -> pd.DataFrame:
+    """List the trials of searches: a row each, its tuner, scores, `values`, and epochs `spent`."""
+    rows = [
+        {"tuner": kind, **trial, **trial["values"]}
+        for kind, found in searches.items()
+        for trial in found["trials"]
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(spent=table.epochs - table.from_epoch)

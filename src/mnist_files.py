@@ -1,0 +1,235 @@
+"""MNIST's files: where they lie, download, the IDX and npz formats, Kaggle's CSV; all checked."""
+
+import gzip
+import hashlib
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pooch
+
+from src.config import CLASSES, DAMAGE, IMAGE_SHAPE, ROOT, DataError, replacing
+
+ARRAYS = {  # array: (its file in the original distribution, its shape)
+    "x_train": ("train-images-idx3-ubyte", (60_000, 28, 28)),
+    "y_train": ("train-labels-idx1-ubyte", (60_000,)),
+    "x_test": ("t10k-images-idx3-ubyte", (10_000, 28, 28)),
+    "y_test": ("t10k-labels-idx1-ubyte", (10_000,)),
+}
+CONTENT_SHA256 = {  # of the raw bytes of each array, whatever file they came in
+    "x_train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+    "y_train": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
+    "x_test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+    "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+}
+KERAS_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+KERAS_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"  # mnist.npz
+MIRROR_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MIRROR_SHA256 = {  # of each file with .gz, as served
+    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+TIMEOUT = (5, 10)  # seconds to connect, then to wait for the next bytes; a guess
+
+
+class DataUnavailableError(OSError):
+    """MNIST could not be found or downloaded."""
+
+
+def find_mnist() -> dict[str, np.ndarray]:
+    """Read MNIST's four arrays from the first place that has them whole."""
+    tried = []
+    if os.environ.get("MNIST_DIR"):
+        folder = Path(os.environ["MNIST_DIR"]).expanduser()
+        try:  # a relative folder is taken from here, else from the root (notebooks run below it)
+            return read_folder(folder if folder.is_dir() else ROOT / folder)
+        except OSError as error:  # but a DataError, of a damaged file there, ends the search
+            tried.append(f"MNIST_DIR: {error}")
+            print(f"{tried[0]}; looking elsewhere.")
+    cache = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets"
+    idx_files = {f"{name}.gz": sha256 for name, sha256 in MIRROR_SHA256.items()}
+    places = {
+        "Keras' folder": lambda: read_folder(cache),
+        "download": lambda: _download(cache, KERAS_URL, {"mnist.npz": KERAS_SHA256}),
+        "second download": lambda: _download(cache, MIRROR_URL, idx_files),
+    }
+    for place, load in places.items():
+        try:
+            return load()
+        except (OSError, DataError) as error:
+            tried.append(f"{place}: {error}")
+    raise DataUnavailableError(
+        "MNIST can't be loaded. Three ways out: connect to the network and run this again "
+        "(about 11 MB are downloaded, once); or set the environment variable MNIST_DIR to a "
+        "folder that holds the four original files (train-images-idx3-ubyte.gz, ...) or "
+        "Keras' mnist.npz; or work on the small embedded sample with "
+        f"load_mnist(source='sample'). Tried: {' | '.join(tried)}"
+    )
+
+
+def _download(cache: Path, url: str, files: dict[str, str]) -> dict[str, np.ndarray]:
+    """Fetch files (name: SHA-256) into `cache`, each stored only once it is whole; read them."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the cache folder {cache} can't be made ({error.strerror})") from error
+    if not os.access(cache, os.W_OK):
+        raise OSError(f"the cache folder {cache} can't be written to")
+    print(f"Downloading MNIST (11 MB) from {url}")
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
+    for name, sha256 in files.items():
+        try:
+            pooch.retrieve(url + name, sha256, name, cache, downloader=downloader)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise OSError(f"no answer for {url + name}, or nowhere to put it ({reason})") from error
+        except ValueError as error:  # pooch: the SHA-256 differs
+            raise OSError(f"{url + name} came broken, or is not MNIST (SHA-256)") from error
+    if "mnist.npz" not in files:  # else the damaged one would be read before the new files
+        (cache / "mnist.npz").unlink(missing_ok=True)
+    return read_folder(cache)
+
+
+def read_folder(folder: Path) -> dict[str, np.ndarray]:
+    """Read the four arrays from mnist.npz or from the four IDX files; check their content."""
+    paths = dict.fromkeys(ARRAYS, folder / "mnist.npz")
+    if paths["x_train"].exists():
+        arrays = _read_npz(paths["x_train"])
+    else:
+        paths = {key: _idx_path(folder, name) for key, (name, _) in ARRAYS.items()}
+        missing = [ARRAYS[key][0] for key, path in paths.items() if path is None]
+        if len(missing) == len(ARRAYS):
+            raise FileNotFoundError(f"{folder} holds neither mnist.npz nor IDX files")
+        if missing:
+            raise DataError(f"{folder} lacks {', '.join(missing)} (with or without .gz)")
+        arrays = {key: read_idx(path) for key, path in paths.items()}
+    for key, array in arrays.items():
+        _check_content(key, array, paths[key])
+    return arrays
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in ARRAYS}
+    except DAMAGE as error:
+        raise DataError(
+            f"{path} is damaged or is not Keras' mnist.npz ({error}): delete it and load again."
+        ) from error
+
+
+def _idx_path(folder: Path, name: str) -> Path | None:
+    """Find the file of that name, gzipped or not; Kaggle's copy has a dot before "idx"."""
+    names = [one + end for one in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
+    return next((folder / one for one in names if (folder / one).is_file()), None)
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """Read an IDX file of unsigned bytes, gzipped or not: uint8, of the shape in its header.
+
+    Format: two zero bytes, type 0x08, number of dimensions, each dimension as a big-endian
+    32-bit integer, the values.
+    """
+    raw = Path(path).read_bytes()
+    if raw.startswith(b"\x1f\x8b") or Path(path).suffix == ".gz":
+        try:
+            raw = gzip.decompress(raw)
+        except DAMAGE as error:
+            reason = f"not a whole gzip file ({error}).{_web_page(raw)} Get it again."
+            raise DataError(f"{path}: {reason}") from error
+    if raw[:4] not in (b"\0\0\x08\x01", b"\0\0\x08\x03"):
+        raise DataError(
+            f"{path}: wrong magic number {raw[:4].hex(' ') or '(empty)'}; an IDX file of "
+            f"bytes starts with 00 00 08 01 (labels) or 00 00 08 03 (images).{_web_page(raw)}"
+        )
+    start = 4 + 4 * raw[3]
+    shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, start, 4))
+    expected = start + math.prod(shape)
+    if len(raw) != expected:
+        raise DataError(
+            f"{path}: holds {len(raw):,} bytes, but its header {shape} promises "
+            f"{expected:,}. The file is truncated or damaged: get it again."
+        )
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
+
+
+def _web_page(raw: bytes) -> str:
+    return " It looks like a web page." if raw.lstrip()[:1] == b"<" else ""
+
+
+def _check_content(key: str, array: np.ndarray, path: Path) -> None:
+    shape = ARRAYS[key][1]
+    if array.shape != shape or array.dtype != np.uint8:
+        raise DataError(f"{path}: {key} is {array.dtype} {array.shape}, expected uint8 {shape}.")
+    if key.startswith("y_"):
+        check_labels(array, f"{path}: {key}")
+    found = hashlib.sha256(array.tobytes()).hexdigest()
+    if found != CONTENT_SHA256[key]:
+        raise DataError(
+            f"{path}: the content of {key} is not MNIST's (SHA-256 {found[:12]}..., expected "
+            f"{CONTENT_SHA256[key][:12]}...): the file was changed or damaged, get it again."
+        )
+
+
+def check_labels(labels: np.ndarray, name: str = "labels") -> np.ndarray:
+    """Return labels if they are whole numbers 0-9 in one dimension, else say what they are."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(f"{name}: {labels.dtype} {labels.shape}, expected integers (n,).")
+    wrong = np.flatnonzero((labels < 0) | (labels >= CLASSES))
+    if len(wrong):
+        found = f"label {labels[wrong[0]]} at index {wrong[0]}"
+        raise DataError(f"{name}: {found}, expected 0 to {CLASSES - 1}.")
+    return labels
+
+
+def load_kaggle_csv(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read Kaggle's digit-recognizer file: images uint8 (n, 28, 28), labels (n,) or None.
+
+    Columns: an optional `label` (0-9), then pixel0 ... pixel783 (0-255), row by row.
+    """
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:  # pandas' own errors and UnicodeDecodeError are ValueErrors
+        raise DataError(f"{path}: not a CSV table ({error}).") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for an index
+        raise DataError(f"{path}: its rows hold more cells than its header has columns.")
+    pixels = [f"pixel{i}" for i in range(math.prod(IMAGE_SHAPE))]
+    missing = [name for name in pixels if name not in table]
+    extra = [name for name in table if name not in {"label", *pixels}]
+    if missing or extra or table.empty:
+        raise DataError(
+            f"{path}: {len(table)} rows with {len(pixels) - len(missing)} of {len(pixels)} pixel "
+            f"columns; expected an optional label, then pixel0 ... {pixels[-1]}. "
+            f"Missing: {missing[:3] or 'none'}; not expected: {extra[:3] or 'none'}."
+        )
+    images = _whole_numbers(table[pixels], path, 255).reshape(-1, *IMAGE_SHAPE[:2])
+    if "label" not in table:
+        return images, None
+    return images, _whole_numbers(table[["label"]], path, CLASSES - 1).ravel()
+
+
+def _whole_numbers(table: pd.DataFrame, path: str | Path, largest: int) -> np.ndarray:
+    """Return the cells as uint8; name the first that is no whole number from 0 to `largest`."""
+    numbers = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    wrong = np.argwhere(~((numbers >= 0) & (numbers <= largest) & (numbers == np.floor(numbers))))
+    if len(wrong):
+        row, column = wrong[0]
+        raise DataError(
+            f"{path}: row {row + 1}, column {table.columns[column]} holds "
+            f"'{table.iat[row, column]}', expected a whole number from 0 to {largest}."
+        )
+    return numbers.astype(np.uint8)
+
+
+def save_kaggle_submission(path: str | Path, predictions: np.ndarray) -> None:
+    """Write what Kaggle takes: ImageId from 1, Label; a row per unlabelled image, in order."""
+    labels = check_labels(predictions, "predictions")
+    table = pd.DataFrame({"ImageId": np.arange(1, len(labels) + 1), "Label": labels})
+    with replacing(path) as partial:
+        table.to_csv(partial, index=False)

@@ -1,0 +1,331 @@
+"""Averages against cases worked out by hand; members and students of a few tiny networks."""
+
+import dataclasses
+import shutil
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from src import data, models, training
+from src.experiments import ensembles, store
+from src.experiments.ensembles import MEMBERS, STUDENTS
+
+RNG = np.random.default_rng(0)
+
+
+def rows(*values):
+    """Probabilities (n, 10): each value for digit 0, the rest for digit 1."""
+    out = np.zeros((len(values), 10))
+    out[:, 0], out[:, 1] = values, 1 - np.array(values)
+    return out
+
+
+def test_average_is_the_mean_of_probabilities():
+    found = ensembles.average([rows(0.9, 0.4), rows(0.2, 0.4), rows(0.1, 0.1)])
+    np.testing.assert_allclose(found, rows(0.4, 0.3))
+    np.testing.assert_array_equal(ensembles.average([rows(0.3, 0.8)]), rows(0.3, 0.8))
+    # two of three say 1, but the third is surer of 0
+    assert ensembles.average([rows(0.45), rows(0.45), rows(0.99)]).argmax() == 0
+
+
+@pytest.mark.parametrize(
+    "members, message",
+    [
+        ([], "an ensemble of none"),
+        ([rows(0.5, 0.5), rows(0.5)], r"member 1: .* \(1, 10\), the first member's are \(2, 10\)"),
+        ([rows(0.5), np.full((1, 9), 1 / 9)], r"member 1: probabilities \(1, 9\)"),
+    ],
+)
+def test_members_that_cannot_be_averaged_are_named(members, message):
+    with pytest.raises(ValueError, match=message):
+        ensembles.average(members)
+
+
+def test_shift_moves_pixels_and_fills_with_paper():
+    image = np.arange(1, 10, dtype=np.float32).reshape(1, 3, 3, 1)
+    moved = ensembles.shift(image, 1, -1)
+    np.testing.assert_array_equal(moved[0, ..., 0], [[0, 0, 0], [2, 3, 0], [5, 6, 0]])
+    np.testing.assert_array_equal(ensembles.shift(image, 0, 0), image)
+    assert moved.dtype == np.float32
+
+
+@pytest.mark.parametrize("step", [(3, 0), (0, -3)])
+def test_a_shift_out_of_the_image_is_refused(step):
+    with pytest.raises(ValueError, match="leaves nothing of 3x3 pixels"):
+        ensembles.shift(np.ones((1, 3, 3, 1)), *step)
+
+
+def test_shifts_are_averaged():
+    # the answer is the brightness of the middle pixel: 1 for one of the five copies
+    image = np.zeros((1, 3, 3, 1), np.float32)
+    image[0, 0, 1] = 1
+    found = ensembles.average_shifts(lambda x: rows(*x[:, 1, 1, 0]), image)
+    np.testing.assert_allclose(found, rows(0.2))
+
+
+def test_each_kind_of_shifts_is_of_the_square_and_has_the_image_itself():
+    assert [len(set(steps)) for steps in ensembles.SHIFTS.values()] == [1, 5, 9]
+    for steps in ensembles.SHIFTS.values():
+        assert (0, 0) in steps and set(steps) <= set(ensembles.SHIFTS["square"])
+
+
+def test_subsets_of_three_members_by_hand():
+    members = [rows(0.9, 0.2), rows(0.2, 0.9), rows(0.6, 0.6)]
+    found = ensembles.subset_scores(np.array([0, 0]), members)
+    assert found[1]["errors"] == [1, 1, 0]
+    assert found[2]["errors"] == [0, 1, 1]  # 0.55 and 0.55; 0.75 and 0.4; 0.4 and 0.75
+    assert found[3]["errors"] == [0]
+    assert found[2]["loss"][0] == pytest.approx(-np.log([0.55, 0.55]).mean())
+    assert [len(found[n]["calibration_error"]) for n in (1, 2, 3)] == [3, 3, 1]
+
+
+def test_parameter_counts():
+    recipes = MEMBERS | STUDENTS
+    counts = [models.build(recipe.network).count_params() for recipe in recipes.values()]
+    assert counts == [200_362, 274_274, 309_418, 411_498, 76_498, 19_734]
+
+
+def test_members_and_students_differ_in_network_and_epochs_alone():
+    own = {"name": "", "about": "", "network": {}, "epochs": 1}
+    first, *others = [
+        dataclasses.replace(recipe, **own) for recipe in (MEMBERS | STUDENTS).values()
+    ]
+    assert all(recipe == first for recipe in others)
+
+
+def test_probabilities_come_back(tmp_path):
+    kept = RNG.dirichlet(np.full(10, 0.1), 20)
+    ensembles.save_probabilities(tmp_path / "one.npz", {"a": kept})
+    found = ensembles.load_probabilities(tmp_path / "one.npz", "a")
+    np.testing.assert_allclose(found, kept, atol=2e-3)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["one.npz"]
+
+
+NAMES = ["plain-0", "residual-0"]
+SMALL = {"filters": (4,), "pool": True, "batch_norm": False, "dense_units": (), "dropout": 0.0}
+
+
+def stub(patch):
+    """Two tiny members and a student; networks are built, not trained, and predict by one call."""
+    calls = []
+
+    def train(recipe, digits, seed=0, callbacks=(), start=None):
+        calls.append((recipe.name, seed, recipe, start))
+        keras.utils.set_random_seed(seed + recipe.batch_size)
+        model = models.build(recipe.network)
+        if start is not None:
+            model.set_weights(start)
+        return training.Trained(model, {}, 0.0, *training.split_rows(recipe, digits, seed))
+
+    names = {"plain": SMALL, "residual": {"blocks": (4,)}, "pupil": SMALL}
+    tiny = {name: dataclasses.replace(MEMBERS["vgg"], name=name, epochs=2, network=network)
+            for name, network in names.items()}  # fmt: skip
+    patch.setattr(ensembles, "STUDENTS", {"pupil": tiny.pop("pupil")})
+    patch.setattr(ensembles, "MEMBERS", tiny)
+    for name in ("SEEDS", "STUDENT_SEEDS", "POOL_EPOCHS"):
+        patch.setattr(ensembles, name, 1)
+    patch.setattr(training, "train", train)
+    patch.setattr(keras.Model, "predict", lambda self, x, **_: np.asarray(self(x)))
+    return calls
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What was asked for: (name, seed, recipe, start) of each training."""
+    return stub(monkeypatch)
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """What students were to learn: (images, labels) of each epoch."""
+    calls = []
+    monkeypatch.setattr(keras.Model, "fit", lambda self, x, y, **_: calls.append((x, y)))
+    return calls
+
+
+@pytest.fixture(scope="module")
+def kept(sample, tmp_path_factory):
+    place = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+        stub(patch)
+        store.run_all(ensembles.jobs(place / "models/ensemble", place)[:-1], sample)
+    return place
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "models/ensemble"
+
+
+@pytest.fixture
+def made(kept, trained, folder, tmp_path):
+    """All jobs but the timing, made; the students are trained for real."""
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    return ensembles.jobs(folder, tmp_path)[:-1]
+
+
+def blind(digits):
+    return dataclasses.replace(digits, x_test=None, y_test=None)
+
+
+def test_members_are_trained_and_chosen_without_the_test_images(trained, sample, folder):
+    declared = store.get(ensembles.declared_job(folder), blind(sample))
+    assert declared["members"] == ensembles.member_names() == NAMES
+    assert {path.name for path in folder.iterdir() if path.suffix != ".lock"} == {
+        "declared.json",
+        *(name + end for name in declared["members"] for end in (".json", ".keras", ".npz")),
+    }
+    errors = {kind: found["errors"] for kind, found in declared["validation"].items()}
+    best = [kind for kind in errors if errors[kind] == min(errors.values())]
+    assert declared["shifts"] == best[0]  # of equal ones, that of fewest copies
+    one = store.read(ensembles.member_jobs(folder)[0])
+    assert one["images"] == 1199 and one["validation"]["n"] == one["held_back"]["n"] == 119
+
+
+def test_members_are_scored_as_their_probabilities_are_stored(trained, sample, folder, monkeypatch):
+    close = np.full(10, 1e-3)
+    close[8], close[7] = 0.4961, 0.4959  # a tie once stored as float16, and the first one wins
+    monkeypatch.setattr(keras.Model, "predict", lambda self, x, **_: np.tile(close, (len(x), 1)))
+    scored = store.get(ensembles.member_jobs(folder)[0], sample)["held_back"]
+    assert scored["errors"] == (sample.part("held_back")[1] != 7).sum()  # 107, of 8: 108
+
+
+def errors_of(probabilities, digits):
+    return np.flatnonzero(probabilities.argmax(axis=1) != digits.y_test).tolist()
+
+
+def test_the_declared_ensemble_is_opened_once_and_read(made, sample, folder):
+    found = store.get(ensembles.test_job(folder), blind(sample))
+    read = ensembles.load(dataclasses.replace(sample, name="MNIST"), folder=folder)
+    assert errors_of(read.ensemble, sample) == found["wrong"]
+    mean = ensembles.average(read.test.values())
+    assert len(errors_of(mean, sample)) == found["without_shifts"]["errors"]
+    for name, scored in found["members"].items():
+        assert len(errors_of(read.test[name], sample)) == scored["errors"]
+    assert list(read.test) == list(read.held_back) == NAMES
+    assert read.parameters == sum(store.read(job)["parameters"] for job in made[:2])
+    assert read.shifts == store.read(ensembles.declared_job(folder))["shifts"]
+    stored = ensembles.load_probabilities(folder / "residual-0.npz", "validation_cross")
+    np.testing.assert_array_equal(read.validation["cross"]["residual-0"], stored)
+
+
+def test_the_second_try_goes_on_from_the_members(made, trained, sample, folder, tmp_path, capsys):
+    job = ensembles.continued_job(folder, tmp_path)
+    kept = [job._replace(path=tmp_path / "continued" / f"{name}.json") for name in NAMES]
+    answers = ensembles._ask(kept, sample.part("test")[0])
+    found = store.read(job)
+    assert errors_of(ensembles.average(answers.values()), sample) == found["wrong"]
+    assert found["held_back"]["n"] == 119 and found["settings"] == ensembles.CONTINUED
+    (tmp_path / "continued/residual-0.keras").unlink(), job.path.unlink()
+    store.get(job, sample)  # a killed run loses one member, and what was made of all
+    ((name, seed, recipe, start),) = trained
+    assert (name, seed, recipe.validation, recipe.epochs) == ("residual", 0, "held_back", 6)
+    assert recipe == ensembles.MEMBERS[name].change(**ensembles.CONTINUED)
+    before = models.load_model(folder / "residual-0.keras").get_weights()
+    assert len(start) == len(before) and all(map(np.array_equal, start, before))
+    assert f"test: {found['ensemble']['accuracy']:.2%}" in capsys.readouterr().out
+    other = folder / "plain-0.json"  # as of another run
+    other.write_text(other.read_text().replace('"seed": 0', '"seed": 9'))
+    store.get(job, sample)
+    assert [call[0] for call in trained] == ["residual", "plain"]
+
+
+def test_nothing_that_was_made_from_other_members_is_read(
+    made, trained, fitted, sample, folder, tmp_path, monkeypatch, capsys
+):
+    old = {job.path.stem: job.path.read_text() for job in made}
+    pool = (tmp_path / "students/epoch-0.npz").read_bytes()
+    changed = ensembles.MEMBERS["residual"].change(batch_size=64)
+    monkeypatch.setitem(ensembles.MEMBERS, "residual", changed)
+    jobs = ensembles.jobs(folder, tmp_path)[:-1]
+    capsys.readouterr()
+    assert [job.path.stem for job, _ in store.read_all(jobs)] == ["plain-0"]
+    said = capsys.readouterr().out
+    for name in ("declared", "test", "continued", "pupil-distilled-0", "pupil-plain-0"):
+        assert f"Left out: {name}.json: made from " in said
+    with pytest.raises(store.OutOfDate, match=r"residual-0.json, .* settings \(batch_size\)"):
+        ensembles.load(dataclasses.replace(sample, name="MNIST"), folder=folder)
+    store.run_all(jobs, sample)
+    assert [call[0] for call in trained] == ["residual", "residual"]  # again, and trained on
+    assert all(job.path.read_text() != old[job.path.stem] for job in jobs[1:])
+    assert (tmp_path / "students/epoch-0.npz").read_bytes() != pool
+
+
+def test_students_learn_from_the_same_images(made, fitted, sample, folder, tmp_path):
+    distilled, plain = ensembles.student_jobs(folder, tmp_path)
+    distilled.path.unlink(), plain.path.unlink()
+    store.run_all([distilled, plain], sample)
+    (images, soft), _, (same, hard), _ = fitted  # two epochs each, of a pool of one
+    np.testing.assert_array_equal(images, same)
+    np.testing.assert_array_equal(hard, data.one_hot(sample.part("train")[1]))
+    answers = ensembles._ask(ensembles.member_jobs(folder), images)
+    np.testing.assert_allclose(soft, ensembles.average(answers.values()), atol=1e-5)
+    shutil.rmtree(tmp_path / "students")
+    store.run_all([distilled, plain], sample)  # nothing lacks, so no pool is made
+    assert len(fitted) == 4 and not (tmp_path / "students").exists()
+
+
+def test_a_published_student_that_is_gone_comes_back(made, fitted, sample, folder, tmp_path):
+    job, published = ensembles.student_jobs(folder, tmp_path)[0], tmp_path / "models/pupil.keras"
+    published.unlink()
+    with pytest.raises(store.OutOfDate, match="pupil.keras beside it is missing"):
+        store.read(job)
+    found = store.get(job, sample)
+    answers = models.load_model(published).predict(sample.part("test")[0])
+    assert found["test"]["errors"] == len(errors_of(answers, sample))
+
+
+def test_a_small_ensemble_is_trained_here(sample, tmp_path):
+    found = ensembles.load(sample, 1, "sprint", 1, tmp_path)
+    assert list(found.held_back) == ["sprint-0"] and not list(tmp_path.iterdir())
+    assert set(found.validation) == set(ensembles.SHIFTS)
+    assert found.ensemble.shape == found.test["sprint-0"].shape == (360, 10)
+    assert len(errors_of(found.ensemble, sample)) < 180
+
+
+def test_other_digits_have_three_members_and_fewer_than_none_are_refused(
+    trained, sample, monkeypatch
+):
+    monkeypatch.setattr(keras.Model, "predict", lambda self, x, **_: rows(*np.ones(len(x))))
+    assert list(ensembles.load(sample).test) == ["fast-0", "fast-1", "fast-2"]
+    with pytest.raises(ValueError, match="train=-1: expected 0 or more"):
+        ensembles.load(sample, -1)
+
+
+def test_timing_takes_networks_in_turn_and_loses_a_round_at_most(
+    trained, sample, folder, tmp_path, monkeypatch
+):
+    job, turns, kill = ensembles.timing_job(folder, tmp_path, rounds=2), [], [True]
+    clock = SimpleNamespace(perf_counter=iter([0, 3, 0, 4, 0, 5, 0, 6]).__next__)
+    monkeypatch.setattr(ensembles, "time", clock)
+
+    def train(recipe, digits, seed, callbacks):
+        if len(turns) == 2 and kill.pop():
+            raise KeyboardInterrupt
+        turns.append((recipe.name, recipe.epochs))
+        for epoch in range(2):
+            callbacks[0].on_epoch_end(epoch)
+
+    monkeypatch.setattr(training, "train", train)
+    with pytest.raises(KeyboardInterrupt):
+        store.get(job, sample)
+    kill.append(False)
+    assert store.get(job, sample)["epoch_seconds"] == {"plain": [3, 5], "residual": [4, 6]}
+    assert turns == [("plain", 2), ("residual", 2)] * 2
+    assert not list((tmp_path / "epochs").glob("*.json"))  # a later timing begins with new rounds
+
+
+def test_a_residual_block_adds_what_went_in():
+    model = models.build_resnet(blocks=(4, 8), dropout=0.0)
+    assert [type(layer).__name__ for layer in model.layers].count("Add") == 2
+    assert model.get_layer("add1").input[0] is model.get_layer("relu0").output  # nothing between
+    assert model.get_layer("add2").output.shape == (None, 7, 7, 8)
+
+
+@pytest.mark.parametrize("blocks", [(), (4, 0)])
+def test_a_residual_network_without_filters_is_refused(blocks):
+    with pytest.raises(ValueError, match="blocks="):
+        models.build_resnet(blocks=blocks)

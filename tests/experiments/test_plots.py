@@ -1,0 +1,126 @@
+"""Figures of published experiments: each value where it belongs."""
+
+import numpy as np
+import pytest
+
+from src.config import BLUE
+from src.experiments import plots
+from src.plots import save_figure
+
+PARALLEL = {
+    "batch_norm": [True, False] * 6, "size": [1, 2, None] * 4, "rate": list(np.logspace(-3, 0, 12)),
+    "dropout": [i / 20 for i in range(12)],  # many values, one of them 0
+}  # fmt: skip
+TIMES = [
+    {"name": "D", "group": "the five systems", "seconds": [50, 60, 70], "mean": 0.991,
+     "low": 0.990, "high": 0.992},
+    {"name": "sprint", "group": "ours", "seconds": [5], "mean": 0.9915, "low": None, "high": None},
+]  # fmt: skip
+COSTS = [
+    {"name": "a", "errors": [3, 5], "parameters": 2000, "multiply_adds": 1e6, "seconds": 4.0},
+    {"name": "b", "errors": [2, 2], "parameters": 5000, "multiply_adds": 3e6, "seconds": None},
+]
+COSTS = [row | {"n": 1234} for row in COSTS]
+SIZES = {
+    1: {"errors": [3, 5], "loss": [0.2, 0.4], "calibration_error": [0.1, 0.1]},
+    2: {"errors": [2], "loss": [0.1], "calibration_error": [0.2]},
+}
+EXPORTS = [
+    {"name": "onnx", "bytes": 1_200_000, "milliseconds": 0.2, "quartiles": [0.1, 0.3]},
+    {"name": "int8", "bytes": 300_400, "milliseconds": 20, "quartiles": [10, 30]},
+]
+
+
+def ways(**accuracies):
+    return {
+        way: {"accuracy": x, "interval": (x - 0.01, x + 0.005)} for way, x in accuracies.items()
+    }
+
+
+WAYS = {"plain": ways(resized=0.97, prepared=0.99), "shadow": ways(resized=0.5, prepared=0.99)}
+FIGURES = {
+    "accuracy time": lambda: plots.plot_accuracy_time(TIMES, "T"),
+    "parallel": lambda: plots.plot_parallel(PARALLEL, np.arange(12.0), "T"),
+    "costs": lambda: plots.plot_costs(COSTS, "T"),
+    "sizes": lambda: plots.plot_sizes(SIZES, "T"),
+    "ways": lambda: plots.plot_ways(WAYS, "T"),
+    "exports": lambda: plots.plot_exports(EXPORTS, "T"),
+}
+
+
+def legend(holder) -> list[str]:
+    return [text.get_text() for text in holder.get_texts()]
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_figures_are_titled_and_as_wide_as_github_shows(draw, tmp_path):
+    figure = draw()
+    assert figure.get_suptitle().startswith("T")
+    save_figure(figure, tmp_path / "figure.png")
+    width, height = figure.get_size_inches() * figure.dpi
+    assert width == 880 and height <= 900
+
+
+def test_accuracy_against_seconds_shows_points_intervals_and_groups():
+    ax = FIGURES["accuracy time"]().axes[0]
+    assert ax.get_xscale() == "log"
+    assert [text.get_text() for text in ax.texts] == ["D", "sprint"]
+    points = {tuple(np.concatenate(line.get_data())) for line in ax.lines if len(line.get_xdata())}
+    assert points == {(60, 0.991), (5, 0.9915)}
+    seconds, interval, alone = [lines.get_segments()[0] for lines in ax.collections]
+    assert seconds[:, 0].tolist() == [50, 70] and interval[:, 1].tolist() == [0.990, 0.992]
+    assert alone[:, 0].tolist() == [5, 5]  # and no interval with one seed
+    assert legend(ax.get_legend()) == ["the five systems", "ours"]
+
+
+def test_parallel_coordinates_place_each_value_by_rank_and_mark_the_best():
+    ax = FIGURES["parallel"]().axes[0]
+    texts = {(text.xy[0], round(text.xy[1], 2), text.get_text()) for text in ax.texts}
+    assert {(0, 0, "no"), (0, 1, "yes"), (1, 0, "–"), (1, 0.5, "1"), (1, 1, "2")} <= texts
+    assert {(2, 0, "0.001"), (2, 0.55, "0.0433"), (2, 1, "1"), (3, 0, "0"), (3, 1, "0.55")} <= texts
+    heights = np.array([line.get_ydata() for line in ax.lines])
+    np.testing.assert_allclose(np.sort(heights[:, 3]), np.linspace(0, 1, 12))
+    best = [tuple(np.round(line.get_ydata(), 2)) for line in ax.lines if line.get_color() == BLUE]
+    assert best == [(0, 1, 0.09, 0.09), (1, 0.5, 0, 0)]  # scores 1 and 0 of twelve, 0 on top
+
+
+def test_costs_show_each_seed_and_leave_out_what_was_not_measured():
+    figure = FIGURES["costs"]()
+    parameters, adds = figure.axes
+    assert parameters.get_ylabel() == "errors of 1,234"
+    assert [line.get_xdata().mean() for line in parameters.lines] == pytest.approx([2, 5])
+    assert [list(line.get_ydata()) for line in adds.lines] == [[3, 5], [2, 2]]
+    first, second = adds.lines[1].get_xdata()  # two seeds that agree are both seen
+    assert second - first == pytest.approx(0.09)
+    assert legend(figure.legends[0]) == ["a", "b"]
+    assert len(plots.plot_costs([COSTS[0], COSTS[1] | {"seconds": 5.0}]).axes) == 3
+
+
+def test_sizes_show_the_mean_in_a_band_from_best_to_worst():
+    figure = FIGURES["sizes"]()
+    errors, loss, off = figure.axes
+    np.testing.assert_allclose(errors.lines[0].get_xydata(), [[1, 4], [2, 2]])
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [0.3, 0.1])
+    reach = errors.collections[0].get_paths()[0].vertices
+    assert (reach[:, 1].min(), reach[:, 1].max()) == (2, 5)
+    assert off.get_title() == "calibration error"
+    assert legend(figure.legends[0]) == ["best to worst", "mean over subsets of so many"]
+
+
+def test_ways_show_each_accuracy_and_those_from_95_percent_once_more():
+    figure = FIGURES["ways"]()
+    left, right = figure.axes
+    np.testing.assert_allclose([line.get_xdata() for line in left.lines], [[97, 50], [99, 99]])
+    assert right.get_xlim()[0] == 95 and right.get_title() == "enlarged: 95 to 100%"
+    assert legend(figure.legends[0]) == ["resized", "prepared"]
+    spans = [segment[:, 0] for segment in left.collections[0].get_segments()]
+    np.testing.assert_allclose(spans, [[96, 97.5], [49, 50.5]])
+    assert len(plots.plot_ways({"shadow": ways(resized=0.5)}, "T").axes) == 1
+
+
+def test_exports_show_size_time_and_quartiles():
+    left, right = FIGURES["exports"]().axes
+    assert [text.get_text() for text in left.texts] == ["1,200", "300"]
+    assert [text.get_text() for text in right.texts] == ["0.2", "20"]
+    spans = [segment[:, 0].tolist() for segment in right.collections[0].get_segments()]
+    assert spans == [[0.1, 0.3], [10, 30]]

@@ -1,0 +1,207 @@
+"""Tables and verdicts are those of the stored results that are up to date."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.experiments import ensembles, plan, results, runs, store, tuning
+from src.recipes import RECIPES, Recipe
+
+
+@pytest.fixture
+def put():
+    """Write a result as the store would."""
+
+    def put(job, **content):
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        for name in job.files:
+            (job.path.parent / name).write_bytes(b"whole")
+        inputs = {need.path.name: store.digest(need) for need in job.needs}
+        sums = {name: store.sha256(job.path.parent / name) for name in job.files}
+        content |= {"settings": job.settings, "inputs": inputs, "sha256": sums}
+        job.path.write_text(json.dumps(content))
+
+    return put
+
+
+@pytest.mark.parametrize(
+    "reported, comparable, accuracies, expected",
+    [
+        ("99.1%", True, [0.990, 0.991, 0.992], "reproduced"),
+        ("98%", True, [0.990, 0.991, 0.992], "above"),
+        ("99.9%", True, [0.990, 0.991, 0.992], "below"),
+        ("99.9%", False, [0.990, 0.991, 0.992], "not supported"),
+        # t(2 degrees) = 4.303, so one more run falls within 0.991 ± 4.303 · 0.001 · √(4/3)
+        ("99.596%", True, [0.990, 0.991, 0.992], "reproduced"),
+        ("99.598%", True, [0.990, 0.991, 0.992], "below"),
+        ("99.6%", True, [0.990, 0.991, 0.992], "reproduced"),  # its rounding reaches 99.55
+        ("99.1%", True, [0.991, 0.992], ""),
+        (None, True, [0.990, 0.991], ""),
+    ],
+)
+def test_verdicts(reported, comparable, accuracies, expected):
+    recipe = Recipe(reported=reported, comparable=comparable)
+    assert results.verdict(recipe, accuracies) == expected
+
+
+def put_runs(put, models, name, accuracies, **more):
+    for job, accuracy in zip(
+        runs.run_jobs([name], models / "benchmarks"), accuracies, strict=False
+    ):
+        parts = {part: {"accuracy": accuracy} for part in ("validation", "test")}
+        content = {"parameters": 7, "epochs": 3, "training_accuracy": 0.998} | parts | more
+        put(job, **content)
+
+
+def put_timing(put, models, **seconds):
+    put(runs.timing_job(models), seconds=seconds, one_epoch={"strong": [10, 30, 20]})
+
+
+def test_a_summary_holds_means_over_seeds_and_times(put, tmp_path):
+    put_runs(put, tmp_path, "two_conv_plain", [0.990, 0.991, 0.992])
+    put_runs(put, tmp_path, "strong", [0.99], peak_test_accuracy=0.995)
+    put_timing(put, tmp_path, two_conv_plain=[50, 70, 60], keras_io_convnet=[90, 120, 130])
+    table = results.systems(tmp_path)
+    assert list(table.index) == ["two_conv_plain", "strong"]
+    row = table.loc["two_conv_plain"]
+    assert (row["n"], row.verdict, row.seconds, row.ratio) == (3, "not supported", 60, 0.5)
+    assert row["mean"] == pytest.approx(0.991) and row.sd == pytest.approx(0.001)
+    assert row.validation == pytest.approx(0.991) and pd.isna(row.peak_minus_final)
+    strong = table.loc["strong"]
+    assert strong.seconds == 20 * RECIPES["strong"]["epochs"]  # timed for an epoch
+    assert strong.peak_minus_final == pytest.approx(0.005) and pd.isna(strong.low)
+
+
+def test_runs_of_a_recipe_as_it_was_are_named_and_left_out(put, tmp_path, monkeypatch, capsys):
+    put_runs(put, tmp_path, "fast", [0.990, 0.991])
+    put_timing(put, tmp_path, fast=[20], keras_io_convnet=[100])
+    assert len(results.accuracy_time_rows(tmp_path)) == 1
+    monkeypatch.setitem(RECIPES, "fast", RECIPES["fast"] | {"batch_size": 64})
+    assert results.systems(tmp_path).empty and results.accuracy_time_rows(tmp_path) == []
+    said = capsys.readouterr().out
+    assert "Left out: fast-0.json: made with other settings (batch_size); `make benchmark`" in said
+    assert "Left out: timing.json: made with other settings (champion, fast, strong); " in said
+
+
+def test_the_figure_has_the_recipes_that_were_timed(put, tmp_path):
+    assert results.accuracy_time_rows(tmp_path) == []  # before the first timing
+    for name in ("two_conv_plain", "keras_io_convnet", "sprint", "fast"):
+        put_runs(put, tmp_path, name, [0.99])
+    put_timing(put, tmp_path, two_conv_plain=[60], keras_io_convnet=[90], sprint=[5, 6])
+    rows = results.accuracy_time_rows(tmp_path)
+    assert [(row["name"], row["group"], row["seconds"]) for row in rows] == [
+        ("D", "the five systems", [60]), ("keras.io", "keras.io example", [90]),
+        ("sprint", "ours", [5, 6]),
+    ]  # fmt: skip
+    assert rows[0]["mean"] == 0.99 and pd.isna(rows[0]["low"])
+
+
+def test_the_ladder_has_a_row_per_step_over_its_seeds(put, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "LADDER_SEEDS", 2)
+    jobs = {job.path.stem: job for job in runs.ladder_jobs(tmp_path / "ladder")}
+    for stem, accuracy, seconds in (("start-0", 0.5, 3), ("start-1", 0.7, 8), ("fast-0", 0.9, 4)):
+        put(jobs[stem], parameters=5, seconds=seconds, validation={"accuracy": accuracy})
+    first, last = results.ladder(tmp_path).to_dict("records")
+    assert first["change"] == "system C's network for two epochs" and first["seeds"] == 2
+    assert first["accuracy"] == pytest.approx(60) and first["seconds"] == 5.5
+    assert first["sd"] == pytest.approx(100 * pd.Series([0.5, 0.7]).std())
+    assert last["change"] == "+ light augmentation: fast" and pd.isna(last["sd"])
+
+
+@pytest.fixture
+def ensemble(put, tmp_path):
+    """Stored results of the ensemble and its students: (models, their folder)."""
+    folder = tmp_path / "ensemble"
+    for i, job in enumerate(ensembles.member_jobs(folder)):
+        put(job, parameters=1000 + i, multiply_adds=9, held_back={"errors": i, "n": 5000})
+    put(ensembles.declared_job(folder), members=[], shifts="none")
+    members = {"a-0": {"accuracy": 0.99}, "b-0": {"accuracy": 0.98}}
+    together = {"accuracy": 0.995, "accuracy_interval": [0.99, 0.998], "loss": 0.02}
+    put(ensembles.test_job(folder), ensemble=together, members=members, wrong=[1, 947, 9729])
+    put(ensembles.continued_job(folder), ensemble=together, members=members, wrong=[2, 3])
+    for job in ensembles.student_jobs(folder):
+        seed = int(job.path.stem[-1])
+        recipe, way, _ = job.path.stem.split("-")
+        gain = 0.002 if way == "distilled" else 0
+        about = {"recipe": recipe, "distilled": way == "distilled", "seed": seed}
+        put(
+            job,
+            **about,
+            parameters=99,
+            test={"accuracy": 0.99 + gain + (0.001 if seed == 0 else 0)},
+        )
+    return tmp_path
+
+
+def test_members_tries_and_students_are_counted(ensemble):
+    members = results.members(ensemble)
+    assert list(members.index) == list(ensembles.MEMBERS) and pd.isna(members.seconds).all()
+    assert members.errors.tolist()[0] == [0, 4] and members.n.tolist()[0] == 5000
+    first, second = results.tries(ensemble).to_dict("records")
+    assert first["mean"] == pytest.approx(0.985) and first["wrong"] == [1, 947, 9729]
+    assert first["parameters"] == sum(range(1000, 1008)) and second["members"] == 2
+    students = results.students(ensemble)
+    assert students.loc[("student", "difference"), "mean"] == pytest.approx(0.002)
+    assert students.loc[("small_student", "plain"), "n"] == 5
+
+
+def test_students_are_compared_over_the_seeds_trained_both_ways(ensemble):
+    (ensemble / "ensemble/student-plain-3.json").unlink()
+    assert results.students(ensemble).loc[("student", "distilled"), "n"] == 4
+
+
+def test_a_member_of_another_recipe_takes_all_that_was_made_from_it_out(
+    ensemble, monkeypatch, capsys
+):
+    """Directly or not: the declared ensemble, both tries and every student."""
+    changed = ensembles.MEMBERS["vgg"].change(epochs=2)
+    monkeypatch.setitem(ensembles.MEMBERS, "vgg", changed)
+    assert "vgg" not in results.members(ensemble).index
+    assert results.tries(ensemble).empty and results.students(ensemble).empty
+    said = capsys.readouterr().out
+    for name in ("vgg-0", "vgg-1", "test", "continued", "student-plain-0"):
+        assert f"Left out: {name}.json: " in said
+    found = {job.path.stem: store.problem(job) for job in plan.jobs(ensemble)["ensemble"]}
+    assert found["five_conv-0"] is None and "vgg-0.json" in found["declared"]
+
+
+def some(n, start=0):
+    return list(range(start, start + n))
+
+
+@pytest.mark.parametrize(
+    ("tuned", "verdict"),
+    [
+        ([some(1), some(2), some(1), some(3), []], "tuned is better"),
+        ([some(23), some(20), some(22, 30), some(21), some(17)], "no difference shown"),
+        # every seed is a little worse, but by two images of a thousand: the draw of images
+        ([some(22), some(22), some(22), some(22), some(22)], "no difference shown"),
+        ([some(60), some(62), some(61), some(59), some(60)], "tuned is worse"),
+    ],
+)
+def test_the_winner_is_compared_over_seeds_and_images(put, tuned, verdict, tmp_path):
+    for kind in tuning.KINDS:
+        values = {"blocks": 2, "batch_size": 64}
+        put(tuning.search_job(kind, tmp_path), trials=[{"loss": 0.1, "values": values}])
+    wrong = {"tuned": iter(tuned), "fast": iter([some(20)] * 5)}
+    for job in tuning.compared_jobs(tmp_path):
+        name = job.path.stem.split("-")[0]
+        seconds = 30.0 if name == "tuned" else 20.0
+        put(job, wrong=next(wrong[name]), n=1000, parameters=7, seconds=seconds)
+    found = results.compare_tuned(tmp_path)
+    assert found["verdict"] == verdict and found["time_ratio"] == 1.5
+    assert found["accuracy"]["fast"]["mean"] == pytest.approx(0.98)
+    gains = [(20 - len(rows)) / 1000 for rows in tuned]
+    assert found["difference"]["mean"] == pytest.approx(np.mean(gains))
+    assert found["difference"]["sd"] == pytest.approx(np.std(gains, ddof=1))
+    per_image = [np.mean([(i < 20) - (i in rows) for rows in tuned]) for i in range(1000)]
+    over_images = found["difference_over_images"]
+    assert over_images["sd"] == pytest.approx(np.std(per_image, ddof=1))
+    assert over_images["mean"] == pytest.approx(np.mean(gains)) and over_images["n"] == 1000
+    only = {
+        "only_a": len(set(some(20)) - set(tuned[0])),
+        "only_b": len(set(tuned[0]) - set(some(20))),
+    }
+    assert {k: found["mcnemar"][k] for k in only} == only
