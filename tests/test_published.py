@@ -65,7 +65,11 @@ def test_a_published_network_is_its_recipes(name):
 def test_both_tries_of_the_ensemble_count_what_is_stored(mnist):
     folder = MODELS / "ensemble"
     first, second = (read_json(folder / f"{name}.json") for name in ("test", "continued"))
-    assert list(first["members"]) == list(second["members"]) == ensembles.member_names()
+    assert (
+        list(first["members"])
+        == list(second["members"])
+        == [job.path.stem for job in ensembles.member_jobs()]
+    )
     for name, score in {"ensemble": first["ensemble"], **first["members"]}.items():
         answers = ensembles.load_probabilities(folder / "test.npz", name).argmax(axis=1)
         wrong = np.flatnonzero(answers != mnist.y_test)

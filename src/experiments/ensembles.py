@@ -119,11 +119,6 @@ def member_jobs(folder: Path = FOLDER, chosen=(), seeds: int = 0) -> list[Job]:
     return [_member_job(recipe, seed, folder) for seed in range(seeds) for recipe in chosen]
 
 
-def member_names() -> list[str]:
-    """Name the members that are published."""
-    return [job.path.stem for job in member_jobs()]
-
-
 def _member_job(recipe: Recipe, seed: int, folder: Path) -> Job:
     name = f"{recipe.name}-{seed}"
 

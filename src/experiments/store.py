@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from src.config import read_json, write_json
 from src.data import DigitData
+from src.reading.inference import sha256
 
 
 class Job(NamedTuple):
@@ -57,11 +58,6 @@ def problem(job: Job) -> str | None:
 def differences(old: dict, new: dict) -> list[str]:
     """Name the settings that differ."""
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-
-
-def sha256(path: Path) -> str:
-    """Compute a file's SHA-256, as 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def digest(job: Job) -> str:
