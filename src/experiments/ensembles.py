@@ -2,11 +2,10 @@
 
 `jobs` lists what is made, in order: members; the ensemble that is declared, chosen on
 validation images; its score on test; a second try, its members trained on; students, small
-networks that learn from it; the seconds of an epoch. `load` is what the notebook reads.
+networks that learn from it. `load` is what the notebook reads.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import combinations
@@ -16,13 +15,12 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-from keras.callbacks import LambdaCallback
 from scipy import ndimage
 
 from src import data, evaluation, models, recipes, training
 from src.config import ROOT, environment, replacing
 from src.data import DigitData
-from src.experiments.store import Job, get, in_rounds, read, run_all
+from src.experiments.store import Job, get, read, run_all
 from src.recipes import Recipe, get_recipe
 
 FOLDER = ROOT / "models" / "ensemble"
@@ -109,8 +107,7 @@ _job = partial(Job, command="make ensemble")
 def jobs(folder: Path = FOLDER, work: Path = WORK) -> list[Job]:
     """List all results in the order in which they are made."""
     opened = [declared_job(folder), test_job(folder), continued_job(folder, work)]
-    students = student_jobs(folder, work)
-    return [*member_jobs(folder), *opened, *students, timing_job(folder, work)]
+    return [*member_jobs(folder), *opened, *student_jobs(folder, work)]
 
 
 def member_jobs(folder: Path = FOLDER, chosen=(), seeds: int = 0) -> list[Job]:
@@ -123,21 +120,24 @@ def _member_job(recipe: Recipe, seed: int, folder: Path) -> Job:
     name = f"{recipe.name}-{seed}"
 
     def run(digits: DigitData, path: Path) -> dict:
-        keras.utils.clear_session()
-        trained = training.train(recipe, digits, seed)
-        models.save_model(trained.model, path.with_suffix(".keras"))
-        return {
-            "recipe": recipe.name,
-            "seed": seed,
-            "images": len(trained.train_rows),
-            "parameters": trained.model.count_params(),
-            "multiply_adds": models.multiply_adds(trained.model),
-            **_predict_parts(trained.model, digits, path.with_suffix(".npz")),
-            "environment": environment(),
-        }
+        model = _train(recipe, digits, seed, path)
+        scores = _predict_parts(model, digits, path.with_suffix(".npz"))
+        return {"recipe": recipe.name, "seed": seed, **_cost(model), **scores}
 
     settings, files = recipe.settings() | {"shifts": SHIFTS}, (f"{name}.keras", f"{name}.npz")
     return _job(folder / f"{name}.json", settings, run, (), files)
+
+
+def _train(recipe: Recipe, digits: DigitData, seed: int, path: Path, start=None) -> keras.Model:
+    keras.utils.clear_session()
+    model = training.train(recipe, digits, seed, start=start).model
+    models.save_model(model, path.with_suffix(".keras"))
+    return model
+
+
+def _cost(model: keras.Model) -> dict:
+    size = {"parameters": model.count_params(), "multiply_adds": models.multiply_adds(model)}
+    return size | {"environment": environment()}
 
 
 def _predict_parts(model: keras.Model, digits: DigitData, path: Path) -> dict:
@@ -194,9 +194,8 @@ def test_job(folder: Path = FOLDER, chosen=(), seeds: int = 0) -> Job:
 
     def run(digits: DigitData, path: Path) -> dict:
         images, _ = digits.part("test")
-        alone = _ask(declared.needs, images)
-        shifted = _ask(declared.needs, images, SHIFTS[read(declared)["shifts"]])
-        kept = path.with_suffix(".npz")
+        shifts, kept = SHIFTS[read(declared)["shifts"]], path.with_suffix(".npz")
+        alone, shifted = (_ask(declared.needs, images, s) for s in (SHIFTS["none"], shifts))
         save_probabilities(kept, {"ensemble": average(shifted.values()), **alone})
         alone = {name: load_probabilities(kept, name) for name in alone}
         found = _test_scores(digits, alone, load_probabilities(kept, "ensemble"))
@@ -248,10 +247,8 @@ def _continued_member(member: Job, work: Path) -> Job:
     recipe = MEMBERS[name].change(**CONTINUED)
 
     def run(digits: DigitData, path: Path) -> dict:
-        keras.utils.clear_session()
         start = models.load_model(member.path.with_suffix(".keras")).get_weights()
-        model = training.train(recipe, digits, int(seed), start=start).model
-        models.save_model(model, path.with_suffix(".keras"))
+        model = _train(recipe, digits, int(seed), path, start)
         return {"held_back": training.score(model, *digits.part("held_back"))}
 
     files = (f"{member.path.stem}.keras",)
@@ -276,15 +273,9 @@ def _student_job(recipe: Recipe, way: str, seed: int, declared: Job, work: Path)
         model = _train_student(recipe, seed, distilled, digits, pool)
         for name in files:
             models.save_model(model, path.parent / name)
-        return {
-            "recipe": recipe.name,
-            "distilled": distilled,
-            "seed": seed,
-            "parameters": model.count_params(),
-            "multiply_adds": models.multiply_adds(model),
-            **{part: training.score(model, *digits.part(part)) for part in (*PARTS, "test")},
-            "environment": environment(),
-        }
+        scores = {part: training.score(model, *digits.part(part)) for part in (*PARTS, "test")}
+        named = {"recipe": recipe.name, "distilled": distilled, "seed": seed}
+        return named | _cost(model) | scores
 
     path = declared.path.with_name(f"{recipe.name}-{way}-{seed}.json")
     settings = recipe.settings() | {"distilled": distilled, "pool_epochs": POOL_EPOCHS}
@@ -336,27 +327,6 @@ def _train_student(
         model.fit(images, soft if distilled else labels, batch_size=recipe.batch_size, verbose=0,
                   initial_epoch=epoch, epochs=epoch + 1)  # fmt: skip
     return model
-
-
-def timing_job(folder: Path = FOLDER, work: Path = WORK, rounds: int = 3) -> Job:
-    """Time the second epoch of each member's network, in turn in each round."""
-    timed = {name: recipe.change(epochs=2) for name, recipe in MEMBERS.items()}
-    settings = {name: recipe.settings() for name, recipe in timed.items()}
-
-    def time_round(digits: DigitData, _: int) -> dict:
-        seconds, ends = {}, []
-        clock = LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
-        for name, recipe in timed.items():
-            keras.utils.clear_session()
-            training.train(recipe, digits, 0, (clock,))
-            seconds[name] = ends[-1] - ends[-2]  # of the second epoch: the first one traces, too
-        return seconds
-
-    def run(digits: DigitData, _: Path) -> dict:
-        found = in_rounds(work / "epochs", settings, time_round, rounds, digits)
-        return {"epoch_seconds": found, "environment": environment()}
-
-    return _job(folder / "timing.json", settings | {"rounds": rounds}, run)
 
 
 class Found(NamedTuple):

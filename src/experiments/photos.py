@@ -80,12 +80,13 @@ def read_photos(pictures: Iterable, labels: np.ndarray, prepare: Callable, read:
     """Read pictures in one way: a table row, and what was seen and answered per picture.
 
     The row: accuracy with its 95% interval, shares both wrong and above 0.9 confidence, and
-    refused (these count as wrong); besides `right` (n,), `pixels` and `probabilities`.
+    refused (these count as wrong); besides `right` (n,), `pixels` and `captions`.
     """
     pixels, refused = prepare_all(pictures, prepare)
     probabilities = np.asarray(read(pixels))
-    right = probabilities.argmax(axis=1) == labels[: len(pixels)]
-    sure = probabilities.max(axis=1) > SURE
+    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    labels, sure = labels[: len(pixels)], confidence > SURE
+    right = answers == labels
     right[refused] = sure[refused] = False
     row = {
         "n": len(right),
@@ -94,10 +95,8 @@ def read_photos(pictures: Iterable, labels: np.ndarray, prepare: Callable, read:
         "wrong_and_sure": float((sure & ~right).mean()),
         "refused": len(refused) / len(right),
     }
-    captions = [
-        f"{label} → {answer.argmax()}, {answer.max():.0%}"
-        for label, answer in zip(labels, probabilities, strict=False)
-    ]
+    shown = zip(labels, answers, confidence, strict=True)
+    captions = [f"{label} → {answer}, {share:.0%}" for label, answer, share in shown]
     for i in refused:
         captions[i] = f"{labels[i]}: refused"
     return {"row": row, "right": right, "pixels": pixels, "captions": captions}
@@ -117,9 +116,7 @@ def _by_kind(images: np.ndarray, labels: np.ndarray, readers: dict) -> tuple[dic
         if not strengths:
             robust, champion = (answers[f"prepared + {name}"] for name in ("robust", "champion"))
             compared = evaluation.mcnemar(robust["right"], champion["right"])
-        print(
-            kind, {way: round(row["accuracy"], 4) for way, row in found[kind].items()}, flush=True
-        )
+        print(kind, {way: row["accuracy"] for way, row in found[kind].items()}, flush=True)
     return found, compared
 
 
@@ -140,8 +137,7 @@ def _without_digit(readers: dict) -> dict:
     found = {}
     shown = {"letters": synthetic.letters(), "scribbles": synthetic.scribbles(SCRIBBLES)}
     for kind, pictures in shown.items():
-        nothing = np.full(len(pictures), CLASSES)  # no digit is right
-        found[kind] = {}
+        nothing, found[kind] = np.full(len(pictures), CLASSES), {}  # no digit is right
         for way in ("prepared + champion", "prepared + robust"):
             prepare, model = PREPARED[way]
             row = read_photos(pictures, nothing, prepare, readers[model])["row"]
@@ -159,13 +155,13 @@ def calibrate(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dic
     """
     images, labels = images[: synthetic.CALIBRATED], labels[: synthetic.CALIBRATED]
     photos = [synthetic.photograph(image, i) for i, image in enumerate(images)]
-    parts = [prepare_all(photos, reading.prepare)[0]]
+    parts, true = [prepare_all(photos, reading.prepare)[0]], [labels]
     ways = list(disturb.CORRUPTIONS.values())
     for i, corrupt in enumerate(ways):  # each image in one of the ways
         parts.append(corrupt(images[i :: len(ways)], np.random.default_rng(i)))
+        true.append(labels[i :: len(ways)])
     pixels = np.clip(np.concatenate(parts), 0, 1).astype(np.float32)
-    true = np.concatenate([labels, *[labels[i :: len(ways)] for i in range(len(ways))]])
-    probabilities = model.predict(pixels, batch_size=500, verbose=0)
+    true, probabilities = np.concatenate(true), model.predict(pixels, batch_size=500, verbose=0)
     curves = synthetic.scribbles(max(1, len(true) // 20), seed=1)
     unread = model.predict(prepare_all(curves, reading.prepare)[0], verbose=0)
     chance = np.random.default_rng(0).integers(0, CLASSES, len(curves))
@@ -176,5 +172,5 @@ def calibrate(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dic
     output.set_weights([weights / temperature for weights in output.get_weights()])
     right = probabilities.argmax(axis=1) == true
     read = {"photos": right[: len(images)].mean(), "corrupted": right[len(images) :].mean()}
-    read = {kind: float(share) for kind, share in read.items()}
-    return {"temperature": temperature, "calibrated_on": {"n": len(images), "accuracy": read}}
+    shares = {kind: float(share) for kind, share in read.items()}
+    return {"temperature": temperature, "calibrated_on": {"n": len(images), "accuracy": shares}}

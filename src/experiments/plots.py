@@ -74,18 +74,16 @@ def plot_parallel(columns, scores, title="") -> Figure:
 
 @styled()
 def plot_costs(rows, title="") -> Figure:
-    """Draw errors of networks against parameters, multiply-adds, seconds per epoch.
+    """Draw errors of networks against parameters and multiply-adds.
 
-    `rows` hold name, errors (of each seed, side by side), n (images), parameters, multiply_adds
-    and seconds (None where not measured: then without that panel).
+    `rows` hold name, errors (of each seed, side by side), n (images), parameters and
+    multiply_adds.
     """
     table = pd.DataFrame(rows)
     costs = {
         "parameters (thousands)": table.parameters / 1e3,
         "multiply-adds (millions)": table.multiply_adds / 1e6,
-        "seconds of an epoch": table.seconds,
     }
-    costs = {label: cost for label, cost in costs.items() if cost.notna().all()}
     figure, axes = new_figure(title, 3.8, 1, len(costs), sharey=True)
     for ax, (label, cost) in zip(axes, costs.items(), strict=True):
         for at, row, (colour, marker) in zip(cost, rows, LOOKS, strict=False):

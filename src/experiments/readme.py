@@ -7,7 +7,6 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from src.config import ROOT, read_json, replacing
@@ -45,25 +44,19 @@ def markdown(table: pd.DataFrame) -> str:
 def systems_table(models: Path) -> pd.DataFrame:
     """Compare what each recipe states with what it reached, and its time."""
     table = results.systems(models).reset_index(names="name")
-    named = table.system.fillna("`" + table.name + "`")
-    unproven = table.verdict == "not supported"
     on_validation = table.validation.map(" of validation (here {:.2%})".format)
-    return pd.DataFrame(
-        {
-            "recipe": named + ": " + table.about,
-            "it states": table.reported.fillna("–")
-            + np.where(table.reported_on == "validation", on_validation, ""),
-            "test accuracy ± sd (seeds), 95% interval": table.apply(spread, axis=1),
-            "training": table.apply(duration, axis=1),
-            "verdict": table.verdict.replace("", "–")
-            + np.where(table.comparable, ", comparable network", "")
-            + np.where(
-                unproven,
-                table.training_accuracy.map(" (training accuracy here: {:.2%})".format),
-                "",
-            ),
-        }
-    )
+    overfit = table.training_accuracy.map(" (training accuracy here: {:.2%})".format)
+    rows = {
+        "recipe": table.system.fillna("`" + table.name + "`") + ": " + table.about,
+        "it states": table.reported.fillna("–")
+        + on_validation.where(table.reported_on == "validation", ""),
+        "test accuracy ± sd (seeds), 95% interval": table.apply(spread, axis=1),
+        "training": table.apply(duration, axis=1),
+        "verdict": table.verdict.replace("", "–")
+        + table.comparable.map({True: ", comparable network", False: ""})
+        + overfit.where(table.verdict == "not supported", ""),
+    }
+    return pd.DataFrame(rows)
 
 
 def spread(row: pd.Series) -> str:
@@ -84,18 +77,16 @@ def duration(row: pd.Series) -> str:
 
 def ensembles_table(models: Path) -> pd.DataFrame:
     """Show one member, both tries of the ensemble, and its students on the test images."""
-    parameters = results.members(models).parameters
-    rows = []
-    for title, row in results.tries(models).iterrows():
-        low, high = row.low, row.high
-        rejected = sum(image in REJECTED_TEST_LABELS for image in row.wrong)
-        if not rows:
-            alone = f"{row['mean']:.2%}, from {row.least:.2%} to {row.most:.2%}"
-            sizes = f"{min(parameters):,} to {max(parameters):,}"
-            rows.append([f"one member, mean of {row.members}", sizes, alone])
-        together = f"**{row.together:.2%}** (Wilson's 95% interval {low:.2%} to {high:.2%})"
+    sizes, tries = results.members(models).parameters, results.tries(models)
+    first, rows = tries.iloc[0], []
+    alone = f"{first['mean']:.2%}, from {first.least:.2%} to {first.most:.2%}"
+    size = f"{min(sizes):,} to {max(sizes):,}"
+    rows.append([f"one member, mean of {first.members}", size, alone])
+    for title, row in tries.iterrows():
+        rejected = len(REJECTED_TEST_LABELS.keys() & set(row.wrong))
+        interval = f"(Wilson's 95% interval {row.low:.2%} to {row.high:.2%})"
         wrong = f"{len(row.wrong)} wrong, {rejected} of them with a label that people rejected"
-        rows.append([title, f"{row.parameters:,}", f"{together}; {wrong}"])
+        rows.append([title, f"{row.parameters:,}", f"**{row.together:.2%}** {interval}; {wrong}"])
     for (name, way), row in results.students(models).iterrows():
         if way != "difference":
             rows.append([f"`{name}`, {way}", f"{row.parameters:,.0f}", spread(row)])
@@ -113,11 +104,7 @@ def photos_table(models: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-TABLES = {
-    "results": systems_table,
-    "ensembles": ensembles_table,
-    "photos": photos_table,
-}
+TABLES = {"results": systems_table, "ensembles": ensembles_table, "photos": photos_table}
 
 
 def write_readme() -> None:

@@ -20,8 +20,8 @@ MODELS = ROOT / "models"
 def systems(models: Path = MODELS) -> pd.DataFrame:
     """Summarize each recipe's runs: a row per recipe, accuracies over seeds as shares.
 
-    n, mean, sd, low and high are of the test accuracy; seconds is the median of the timing's
-    rounds, and ratio its multiple of the keras.io example's.
+    n, mean, sd, low and high are of the test accuracy; rounds are the timing's seconds, seconds
+    their median, and ratio its multiple of the keras.io example's.
     """
     rows, times = {}, read_timing(models)
     for name, found in _by_name(runs.run_jobs(folder=models / "benchmarks")).items():
@@ -39,8 +39,9 @@ def systems(models: Path = MODELS) -> pd.DataFrame:
             "verdict": verdict(recipe, scores[recipe.reported_on]),
         }
         if name in times:
-            rows[name]["seconds"] = np.median(times[name])
-            rows[name]["ratio"] = np.median(times[name]) / np.median(times["keras_io_convnet"])
+            seconds = np.median(times[name])
+            ratio = seconds / np.median(times["keras_io_convnet"])
+            rows[name] |= {"rounds": times[name], "seconds": seconds, "ratio": ratio}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -52,21 +53,16 @@ def _by_name(jobs: list[Job]) -> dict[str, list[dict]]:
     return {name: some for name, some in found.items() if some}
 
 
-def _contents(jobs: list[Job]) -> list[dict]:
-    return [content for _, content in read_all(jobs)]
-
-
 def read_timing(models: Path = MODELS) -> dict[str, list[float]]:
     """Read the seconds of each round's training by recipe; nothing before the first timing.
 
     Of recipes timed for one epoch these are multiplied by their epochs.
     """
-    found = _contents([runs.timing_job(models)])
-    if not found:
-        return {}
-    short = found[0]["one_epoch"]
-    whole = {name: [get_recipe(name).epochs * t for t in short[name]] for name in short}
-    return found[0]["seconds"] | whole
+    for _, found in read_all([runs.timing_job(models)]):
+        short = found["one_epoch"]
+        whole = {name: [get_recipe(name).epochs * t for t in short[name]] for name in short}
+        return found["seconds"] | whole
+    return {}
 
 
 def verdict(recipe: Recipe, accuracies: list[float]) -> str:
@@ -110,34 +106,27 @@ def ladder(models: Path = MODELS) -> pd.DataFrame:
 
 def accuracy_time_rows(models: Path = MODELS) -> list[dict]:
     """List what plot_accuracy_time takes: name, group, seconds of each round, mean, low, high."""
-    times, rows = read_timing(models), []
-    for name, row in systems(models).iterrows():
-        if name not in times:
-            continue
+    table, rows = systems(models), []
+    for name, row in table.dropna(subset="seconds").iterrows() if "seconds" in table else ():
         label, group = name, "ours"
         if pd.notna(row.system):
             label, group = row.system, "the five systems"
         elif name == "keras_io_convnet":
             label, group = "keras.io", "keras.io example"
         shown = row[["mean", "low", "high"]].to_dict()
-        rows.append({"name": label, "group": group, "seconds": times[name], **shown})
+        rows.append({"name": label, "group": group, "seconds": row.rounds, **shown})
     return rows
 
 
 def members(models: Path = MODELS) -> pd.DataFrame:
-    """Show the members' networks: cost, and errors on the images held back, per seed.
-
-    `seconds` are those of an epoch, the fastest of the timing's rounds, NaN before it.
-    """
-    folder, rows = models / "ensemble", {}
-    timed = _contents([ensembles.timing_job(folder)])
-    for name, found in _by_name(ensembles.member_jobs(folder)).items():
+    """Show the members' networks: cost, and errors on the images held back, per seed."""
+    rows = {}
+    for name, found in _by_name(ensembles.member_jobs(models / "ensemble")).items():
         recipe = ensembles.MEMBERS[name]
         rows[name] = {
             "about": recipe.about,
             "parameters": found[0]["parameters"],
             "multiply_adds": found[0]["multiply_adds"],
-            "seconds": min(timed[0]["epoch_seconds"][name]) if timed else np.nan,
             "epochs": recipe.epochs,
             "errors": [one["held_back"]["errors"] for one in found],
             "n": found[0]["held_back"]["n"],
@@ -148,20 +137,25 @@ def members(models: Path = MODELS) -> pd.DataFrame:
 def tries(models: Path = MODELS) -> pd.DataFrame:
     """Show both tries of the ensemble on test: members' accuracies, that of all together."""
     folder, rows = models / "ensemble", {}
-    jobs = {
-        "averaged": ensembles.test_job(folder),
-        "second try: the same, trained on": ensembles.continued_job(folder),
-    }
-    sizes = [member["parameters"] for member in _contents(ensembles.member_jobs(folder))]
-    for title, job in jobs.items():
-        for content in _contents([job]):
-            alone = [score["accuracy"] for score in content["members"].values()]
-            together = content["ensemble"]
-            low, high = together["accuracy_interval"]
-            scores = {"mean": np.mean(alone), "least": min(alone), "most": max(alone),
-                      "together": together["accuracy"], "low": low, "high": high}  # fmt: skip
-            shown = {"members": len(alone), "parameters": sum(sizes), "loss": together["loss"]}
-            rows[title] = shown | scores | {"wrong": content["wrong"]}
+    titles = {"test": "averaged", "continued": "second try: the same, trained on"}
+    sizes = [member["parameters"] for _, member in read_all(ensembles.member_jobs(folder))]
+    jobs = [ensembles.test_job(folder), ensembles.continued_job(folder)]
+    for job, content in read_all(jobs):
+        alone = [score["accuracy"] for score in content["members"].values()]
+        together = content["ensemble"]
+        low, high = together["accuracy_interval"]
+        rows[titles[job.path.stem]] = {
+            "members": len(alone),
+            "parameters": sum(sizes),
+            "loss": together["loss"],
+            "mean": np.mean(alone),
+            "least": min(alone),
+            "most": max(alone),
+            "together": together["accuracy"],
+            "low": low,
+            "high": high,
+            "wrong": content["wrong"],
+        }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -171,7 +165,7 @@ def students(models: Path = MODELS) -> pd.DataFrame:
     A row per student and way ("distilled", "plain", "difference"), of the seeds that have both.
     """
     rows = {}
-    found = pd.DataFrame(_contents(ensembles.student_jobs(models / "ensemble")))
+    found = pd.DataFrame(run for _, run in read_all(ensembles.student_jobs(models / "ensemble")))
     for name, runs_of in found.groupby("recipe", sort=False) if len(found) else ():
         accuracy = runs_of.assign(accuracy=[test["accuracy"] for test in runs_of.test])
         table = accuracy.pivot(index="seed", columns="distilled", values="accuracy").dropna()
@@ -207,11 +201,11 @@ def compare_tuned(folder: Path = MODELS / "tuning") -> dict:
     for job in tuning.compared_jobs(folder):
         found[job.path.stem.split("-")[0]].append(read(job))
     n = found["fast"][0]["n"]
-    right = {name: np.ones((len(seeds), n)) for name, seeds in found.items()}
-    for name, seeds in found.items():
-        for row, run in zip(right[name], seeds, strict=True):
-            row[run["wrong"]] = 0
-    gain = right["tuned"] - right["fast"]  # a row per seed, a column per image
+    right = {  # a row per seed, a column per image
+        name: np.array([~np.isin(range(n), run["wrong"]) for run in seeds], float)
+        for name, seeds in found.items()
+    }
+    gain = right["tuned"] - right["fast"]
     over_seeds, over_images = (evaluation.spread(gain.mean(axis=axis)) for axis in (1, 0))
     judged = "no difference shown"
     if min(over_seeds["low"], over_images["low"]) > 0:

@@ -89,13 +89,16 @@ def read_all(jobs: Iterable[Job]) -> list[tuple[Job, dict]]:
     return found
 
 
-def get(job: Job, digits: DigitData) -> dict:
-    """Read a stored result, or make it, and before it what it is made from."""
+def get(job: Job, digits: DigitData, wait: bool = False) -> dict:
+    """Read a stored result, or make it, and before it what it is made from.
+
+    Where another process makes it, `wait` for that; else OSError.
+    """
     for need in job.needs:
         get(need, digits)
     job.path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(job.path.with_name(f".{job.path.name}.lock"), timeout=0):
+        with FileLock(job.path.with_name(f".{job.path.name}.lock"), timeout=-1 if wait else 0):
             return _keep_or_make(job, digits)
     except Timeout as error:
         raise OSError(

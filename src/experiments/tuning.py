@@ -6,18 +6,13 @@ search goes on where it was, and more trials add to it.
 """
 
 import hashlib
-import io
 import json
-import os
 import signal
 import sys
 import tempfile
-import textwrap
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -25,16 +20,14 @@ import grpc
 import keras
 import keras_tuner as kt
 import numpy as np
-from filelock import FileLock
-from keras_tuner.src import protos
-from keras_tuner.src.distribute import oracle_chief, oracle_client
+from keras_tuner.src.distribute import oracle_client
+from keras_tuner.src.engine import conditions
 
 from src import data, models, training
 from src.config import ROOT, display_path, environment, read_json, results_dir
 from src.experiments import store
-from src.experiments import workers as processes
 from src.experiments.store import Job
-from src.experiments.workers import SearchError, role
+from src.experiments.workers import SearchError, end_with_launcher, role, run_workers
 from src.recipes import Recipe, get_recipe
 
 FOLDER = ROOT / "models" / "tuning"
@@ -47,6 +40,12 @@ EPOCHS, TRIALS, IMAGES = 10, 12, 12_000  # hyperband, too, spends 120 epochs: 30
 SEED = 0
 SCORE = "val_cross_entropy"  # without label smoothing, so that settings compare
 ALL = 10**6  # more than a search has trials
+PATIENCE = 120  # seconds that a worker waits for its chief
+LOST = (
+    "The chief does not answer. Stop all workers, then start chief and workers again with the "
+    "same commands: the search goes on where it was."
+)
+conditions.print = lambda *_: None  # Keras Tuner prints each condition that it sends
 
 
 def space(hp: kt.HyperParameters) -> dict:
@@ -157,89 +156,50 @@ def make_tuner(kind, folder, images=IMAGES, epochs=EPOCHS, trials=TRIALS, space=
         objective=kt.Objective(SCORE, "min"),
         # 0 would mean none; Keras Tuner counts up from it, so that near ones share draws
         seed=SEED + 1 + 1000 * list(KINDS).index(kind),
-        max_consecutive_failed_trials=ALL,  # it raises while it holds a lock: see _check_completed
+        max_consecutive_failed_trials=ALL,  # it raises while it holds a lock: `search` looks
         **own,
     )
     oracle.verbose = 0
-    mark = Path(folder) / f"{kind}-{images}-{epochs}-{trials}.chief"
-    if role() == "worker":
-        oracle_client.TIMEOUT = processes.PATIENCE  # not an hour, for a chief that has gone
-        processes.wait_for_chief(mark)
-    return StoredTuner(oracle, space, images, epochs, mark)
+    return StoredTuner(oracle, space, images, epochs, Path(folder))
 
 
 class StoredTuner(kt.Tuner):
     """A Keras Tuner that takes each trial's answer from the store, or trains and stores it."""
 
-    def __init__(self, oracle, space: Callable, images: int, epochs: int, mark: Path):
-        self.space, self.images, self.epochs, self.mark = space, images, epochs, mark
-        self.trained = []  # statuses of the trials that this process trained
+    def __init__(self, oracle, space: Callable, images: int, epochs: int, folder: Path):
+        self.space, self.images, self.epochs, self.folder = space, images, epochs, folder
         self.scratch = tempfile.TemporaryDirectory()  # for Keras Tuner's own files
-        super().__init__(oracle, space, directory=self.scratch.name)
+        try:
+            super().__init__(oracle, space, directory=self.scratch.name)
+        except grpc.RpcError as error:
+            raise SearchError(LOST) from error
 
     def search(self, *args, **kwargs) -> None:
         """Run the search, or this process' part of it, to the end."""
-        self.out = sys.stdout
         try:
-            with redirect_stdout(io.StringIO()):  # our lines alone, by `_say`
-                if role() == "chief":
-                    self._serve()
-                else:
-                    super().search(*args, **kwargs)
+            super().search(*args, **kwargs)
         except grpc.RpcError as error:
+            raise SearchError(LOST) from error
+        found = [] if self._is_worker() else trials(self)
+        if found and all(trial["status"] == "FAILED" for trial in found):
             raise SearchError(
-                "The chief does not answer. Stop all workers, then start chief and workers again "
-                "with the same commands: the search goes on where it was."
-            ) from error
-        if role() != "worker":
-            self._check_completed()
-
-    def _serve(self) -> None:
-        """Answer workers as Keras Tuner's start_server does, but end as soon as all have left."""
-        ip, port = os.environ[processes.IP], os.environ[processes.PORT]
-        processes.check_port(ip, int(port))
-        servicer = oracle_chief.OracleServicer(self.oracle)
-        server = grpc.server(ThreadPoolExecutor(max_workers=1))
-        protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
-        server.add_insecure_port(f"{ip}:{port}")
-        server.start()
-        self.mark.touch()
-        while not (servicer.stop_triggered and oracle_chief.exit_chief(self.oracle)):
-            time.sleep(processes.TRY_AGAIN)
-        self.mark.unlink()
-        server.stop(processes.GRACE).wait()
+                f"None of {len(found)} trials completed. The first one failed with:\n"
+                f"{found[0]['message']}"
+            )
 
     def pre_create_trial(self) -> None:
-        if role() == "worker":
+        if self._is_worker():
             time.sleep(0.2)  # Hyperband may have nothing to do for a while, and is asked at once
 
-    def _try_run_and_update_trial(self, trial, x, y, validation_data) -> None:
-        # Keras Tuner's own would train in any case, and take a lost chief for a failed trial
-        self.data, job = (x, y, validation_data), self.job(trial)
-        with FileLock(job.path.with_suffix(".wait")):  # for another process at the same trial
-            reason = store.problem(job)
-            if reason not in (None, "missing"):
-                self._say(trial, f": {reason}. It is made again.")
-            if reason:
-                found = [f"{k}={_short(v)}" for k, v in _asked(trial).items()]
-                self._say(trial, f": {', '.join(found)}")
-            found = store.get(job, None)
+    def run_trial(self, trial, x, y, validation_data) -> dict:
+        job = self.job(trial)
+        if store.problem(job):
+            asked = [f"{name}={value:.3g}" for name, value in _asked(trial).items()]
+            print(f"{self.tuner_id}: trial {trial.trial_id}: {', '.join(asked)}", flush=True)
+        found = store.get(job, (x, y, validation_data), wait=True)  # for the same trial elsewhere
         if found["message"]:
-            trial.status, last = "FAILED", found["message"].strip().rpartition("\n")[2]
-        else:
-            trial.status, last = "COMPLETED", f"{found['loss']:.4f}"
-            scores = {SCORE: found["loss"], "val_accuracy": found["accuracy"]}
-            self.oracle.update_trial(trial.trial_id, scores)
-        if reason:
-            self._say(trial, f" {trial.status}: {last}")
-            self.trained.append(trial.status)
-        if self.trained == ["FAILED"] * 3:
-            self._check_completed()
-
-    def _say(self, trial, text: str) -> None:
-        who = f"{self.tuner_id}: " if role() == "worker" else ""
-        text = textwrap.fill(f"{who}trial {trial.trial_id}{text}", 95, subsequent_indent="    ")
-        print(text, file=self.out, flush=True)
+            raise kt.errors.FailedTrialError(found["message"])
+        return {SCORE: found["validation"]["loss"]}
 
     def job(self, trial) -> Job:
         """Describe a trial as a piece of the store, named by all that its answer depends on."""
@@ -258,38 +218,27 @@ class StoredTuner(kt.Tuner):
             "seed": SEED,
             "parent": parents[0].path.stem if parents else None,
         }
-        path = self.mark.parent / "trials" / f"{_digest(settings)}.json"
+        path = self.folder / "trials" / f"{_digest(settings)}.json"
         files = (f"{path.stem}.weights.h5",) if "tuner/epochs" in values else ()
         return Job(path, settings, partial(self._train, values, settings, files), parents, files)
 
-    def _train(self, values: dict, settings: dict, files: Sequence[str], _, path: Path) -> dict:
+    def _train(self, values: dict, settings: dict, files: Sequence[str], data, path: Path) -> dict:
         keep = [path.with_name(name) for name in files]
         start = path.with_name(f"{settings['parent']}.weights.h5") if settings["parent"] else None
         try:
-            found = fit(recipe_from(values, self.space), self.data, settings, start, *keep)
-        except Exception:  # of whatever kind: the search goes on
+            found = fit(recipe_from(values, self.space), data, settings, start, *keep)
+        except Exception as error:  # of whatever kind: the search goes on
             for file in keep:
                 file.touch()  # the store looks for it
+            print(f"FAILED: {type(error).__name__}: {error}", flush=True)
             return {"message": traceback.format_exc()}
-        return {"message": None, **found}
-
-    def _check_completed(self) -> None:
-        found = trials(self)
-        if not any(trial["status"] == "COMPLETED" for trial in found):
-            message = found[0]["message"] if found else "no trial was begun"
-            raise SearchError(
-                f"None of {len(found)} trials completed. The first one failed with:\n{message}"
-            )
+        return {"message": None, "validation": found}
 
 
 def _asked(trial) -> dict:
     """Take a trial's values: the active ones, without Keras Tuner's own such as tuner/epochs."""
     hp = trial.hyperparameters
     return {name: v for name, v in hp.values.items() if "/" not in name and hp.is_active(name)}
-
-
-def _short(value) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def fit(recipe: Recipe, search_data: tuple, settings: dict, start=None, keep=None) -> dict:
@@ -335,7 +284,7 @@ def trials(tuner: StoredTuner) -> list[dict]:
         answer = read_json(job.path) if job.path.exists() else {}
         row = {"trial": trial.trial_id, "status": trial.status}
         row |= {name: job.settings[name] for name in ("epochs", "from_epoch")}
-        row |= {name: answer.get(name) for name in ("loss", "accuracy")}
+        row |= {"loss": None, "accuracy": None, **answer.get("validation", {})}
         rows.append(row | {"values": _asked(trial), "message": answer.get("message")})
     return rows
 
@@ -347,20 +296,18 @@ def search_job(kind, folder=FOLDER, images=IMAGES, epochs=EPOCHS, trials=TRIALS,
     return Job(folder / f"{kind}.json", size | {"space": space_digest()}, run, command="make tune")
 
 
-def _run_search(kind: str, size: dict, n: int, digits: data.DigitData, _) -> dict:
+def _run_search(kind: str, size: dict, workers: int, digits: data.DigitData, path: Path) -> dict:
     source = "mnist" if digits.name == "MNIST" else "sample"
-    if n > 1:
+    chiefs = search_job(kind, _work(source), **size)
+    if workers > 1:
         options = [f"--{name}={value}" for name, value in (size | {"source": source}).items()]
-        command = [sys.executable, "-m", "src.experiments", "tune", kind, *options]
-        processes.run_workers(command, n)
-        found = store.read(search_job(kind, _work(source), **size))  # the chief's
-        return {name: found[name] for name in ("trials", "environment")}
+        run_workers([sys.executable, "-m", "src.experiments", "tune", kind, *options], workers)
+    if path != chiefs.path and store.problem(chiefs) is None:
+        return {name: store.read(chiefs)[name] for name in ("trials", "environment")}
     tuner = make_tuner(kind, _work(source), **size)
     x, y, validation = search_data(digits, size["images"])
     tuner.search(x, y, validation_data=validation)
-    if role() == "worker":
-        return {}
-    return {"trials": trials(tuner), "environment": environment()}
+    return {"trials": [] if tuner._is_worker() else trials(tuner), "environment": environment()}
 
 
 def _work(source: str) -> Path:
@@ -380,15 +327,14 @@ def read_searches(folder: Path = FOLDER) -> dict[str, dict]:
 def _searches(folder: Path) -> list[Job]:
     """List the searches whose JSON is in `folder`, each of the size that it was made with."""
     jobs = []
-    for kind in KINDS:
-        job = search_job(kind, folder)
+    for job in (search_job(kind, folder) for kind in KINDS):
         if job.path.exists():
             try:
                 made = read_json(job.path, ("settings",))["settings"]
-                job = search_job(kind, folder, made["images"], made["epochs"], made["trials"])
+                size = (made[name] for name in ("images", "epochs", "trials"))
+                jobs.append(search_job(job.path.stem, folder, *size))
             except (ValueError, LookupError, TypeError):
-                pass  # damaged, as the store will say
-            jobs.append(job)
+                jobs.append(job)  # damaged, as the store will say
     return jobs
 
 
@@ -405,8 +351,7 @@ def _best(searches: Iterable[dict]) -> dict:
 def compared_jobs(folder: Path = FOLDER, seeds: int = 5) -> list[Job]:
     """List trainings of the searches' winner and of `fast`, in turn, seed by seed."""
     recipes, searches = {"tuned": None, "fast": get_recipe("fast")}, _searches(folder)
-    whole = [store.read(job) for job in searches if store.problem(job) is None]
-    if whole:
+    if whole := [store.read(job) for job in searches if store.problem(job) is None]:
         recipes["tuned"] = recipe_from(_best(whole)["values"])
     jobs = []
     for seed in range(seeds):
@@ -414,8 +359,9 @@ def compared_jobs(folder: Path = FOLDER, seeds: int = 5) -> list[Job]:
             settings = recipe.settings() if recipe else {}  # of a winner that is not known yet
             needs = tuple(searches) if name == "tuned" else ()
             path = folder / "compared" / f"{name}-{seed}.json"
-            train = partial(_compare, recipe, seed)
-            jobs.append(Job(path, settings, train, needs, command="make tune"))
+            jobs.append(
+                Job(path, settings, partial(_compare, recipe, seed), needs, (), "make tune")
+            )
     return jobs
 
 
@@ -442,22 +388,24 @@ def run(
 ) -> None:
     """Run some searches into `folder`; or all, and compare their winner with `fast`.
 
-    A chief and its workers, as the environment tells them, take their part in the searches.
+    A chief or a worker, as the environment tells them, takes its part in one search.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers are ended, too
+    digits, size = data.load_mnist(source), (images, epochs, trials)
+    if role():
+        end_with_launcher()
+        if len(kinds) != 1:
+            raise SearchError("a chief and its workers make one search at a time: name it.")
+        job = search_job(kinds[0], _work(source), *size)
+        oracle_client.TIMEOUT = PATIENCE  # not an hour, for a chief that has gone
+        job.run(digits, job.path) if role() == "worker" else store.get(job, digits)
+        return
     folder = folder or (FOLDER if source == "mnist" else results_dir("tuning", source))
-    if processes.LAUNCHER in os.environ:
-        processes.end_with_launcher()
-        folder = _work(source)  # from where the launcher reads it
-    digits = data.load_mnist(source)
     for kind in kinds or KINDS:
-        job = search_job(kind, folder, images, epochs, trials, 1 if role() else workers)
-        if role() == "worker":
-            job.run(digits, job.path)
-        elif store.problem(job) is None:
-            path, kept = display_path(job.path), display_path(_work(source) / "trials")
+        job = search_job(kind, folder, *size, workers)
+        if store.problem(job) is None:
+            path, kept = display_path(job.path), display_path(_work(source))
             print(f"{path} is there already; delete it and {kept} to search again.")
-        else:
-            store.get(job, digits)
-    if not kinds and not role():
+        store.get(job, digits)
+    if not kinds:
         store.run_all(compared_jobs(folder), digits)

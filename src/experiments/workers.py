@@ -9,13 +9,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 IP, PORT, ID = VARIABLES = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID")
 LAUNCHER = "MNIST_TUNING_LAUNCHER"  # the process that started this one as a chief or a worker
 RESTARTS = 3  # of each worker that dies
 TRY_AGAIN = 0.5  # seconds between looks
-PATIENCE = 120  # seconds that a worker waits for its chief
 GRACE = 10  # seconds to end in, when told to
 
 
@@ -33,31 +31,6 @@ def role() -> str:
     return "chief" if "chief" in os.environ[ID] else "worker"
 
 
-def check_port(ip: str, port: int) -> int:
-    """Return the port if it is free; a free one for 0."""
-    try:
-        with socket.create_server((ip, port)) as probe:
-            return probe.getsockname()[1]
-    except OSError as error:
-        raise SearchError(
-            f"{ip}:{port} can't be listened on ({error.strerror}): set {PORT} to a free port, "
-            f"{IP} to an address of the chief's machine, for all alike."
-        ) from error
-
-
-def wait_for_chief(mark: Path, seconds: float = PATIENCE) -> None:
-    """Wait until the chief of this very search has left its mark in the shared folder."""
-    deadline = time.monotonic() + seconds
-    while not mark.exists():
-        if time.monotonic() > deadline:
-            raise SearchError(
-                f"No chief of {mark.stem} at {os.environ[IP]}:{os.environ[PORT]} within "
-                f"{seconds:.0f} s. Start one, with {ID}=chief; check {IP} and {PORT}, and that "
-                "MNIST_RESULTS_DIR is the same folder for all."
-            )
-        time.sleep(TRY_AGAIN)
-
-
 def run_workers(command: list[str], workers: int) -> None:
     """Run `command` as a chief and so many workers on this machine, until the chief has ended.
 
@@ -65,7 +38,9 @@ def run_workers(command: list[str], workers: int) -> None:
     trial, and its chief waits for every worker that it knows. The chief listens on loopback:
     whoever reaches its port can run the search, for it asks no one who they are.
     """
-    values = {IP: "127.0.0.1", PORT: str(check_port("127.0.0.1", 0)), LAUNCHER: str(os.getpid())}
+    with socket.create_server(("127.0.0.1", 0)) as probe:  # a free port
+        port = str(probe.getsockname()[1])
+    values = {IP: "127.0.0.1", PORT: port, LAUNCHER: str(os.getpid())}
     share = str(max(1, (os.cpu_count() or 1) // workers))
     limits = {"TF_NUM_INTRAOP_THREADS": share, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -151,7 +150,7 @@ def kept(sample, tmp_path_factory):
     place = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
         stub(patch)
-        store.run_all(ensembles.jobs(place / "models/ensemble", place)[:-1], sample)
+        store.run_all(ensembles.jobs(place / "models/ensemble", place), sample)
     return place
 
 
@@ -162,9 +161,9 @@ def folder(tmp_path):
 
 @pytest.fixture
 def made(kept, trained, folder, tmp_path):
-    """All jobs but the timing, made; the students are trained for real."""
+    """All jobs, made; the students are trained for real."""
     shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
-    return ensembles.jobs(folder, tmp_path)[:-1]
+    return ensembles.jobs(folder, tmp_path)
 
 
 def blind(digits):
@@ -182,7 +181,7 @@ def test_members_are_trained_and_chosen_without_the_test_images(trained, sample,
     best = [kind for kind in errors if errors[kind] == min(errors.values())]
     assert declared["shifts"] == best[0]  # of equal ones, that of fewest copies
     one = store.read(ensembles.member_jobs(folder)[0])
-    assert one["images"] == 1199 and one["validation"]["n"] == one["held_back"]["n"] == 119
+    assert one["validation"]["n"] == one["held_back"]["n"] == 119
 
 
 def test_members_are_scored_as_their_probabilities_are_stored(trained, sample, folder, monkeypatch):
@@ -240,7 +239,7 @@ def test_nothing_that_was_made_from_other_members_is_read(
     pool = (tmp_path / "students/epoch-0.npz").read_bytes()
     changed = ensembles.MEMBERS["residual"].change(batch_size=64)
     monkeypatch.setitem(ensembles.MEMBERS, "residual", changed)
-    jobs = ensembles.jobs(folder, tmp_path)[:-1]
+    jobs = ensembles.jobs(folder, tmp_path)
     capsys.readouterr()
     assert [job.path.stem for job, _ in store.read_all(jobs)] == ["plain-0"]
     said = capsys.readouterr().out
@@ -293,29 +292,6 @@ def test_other_digits_have_three_members_and_fewer_than_none_are_refused(
     assert list(ensembles.load(sample).test) == ["fast-0", "fast-1", "fast-2"]
     with pytest.raises(ValueError, match="train=-1: expected 0 or more"):
         ensembles.load(sample, -1)
-
-
-def test_timing_takes_networks_in_turn_and_loses_a_round_at_most(
-    trained, sample, folder, tmp_path, monkeypatch
-):
-    job, turns, kill = ensembles.timing_job(folder, tmp_path, rounds=2), [], [True]
-    clock = SimpleNamespace(perf_counter=iter([0, 3, 0, 4, 0, 5, 0, 6]).__next__)
-    monkeypatch.setattr(ensembles, "time", clock)
-
-    def train(recipe, digits, seed, callbacks):
-        if len(turns) == 2 and kill.pop():
-            raise KeyboardInterrupt
-        turns.append((recipe.name, recipe.epochs))
-        for epoch in range(2):
-            callbacks[0].on_epoch_end(epoch)
-
-    monkeypatch.setattr(training, "train", train)
-    with pytest.raises(KeyboardInterrupt):
-        store.get(job, sample)
-    kill.append(False)
-    assert store.get(job, sample)["epoch_seconds"] == {"plain": [3, 5], "residual": [4, 6]}
-    assert turns == [("plain", 2), ("residual", 2)] * 2
-    assert not list((tmp_path / "epochs").glob("*.json"))  # a later timing begins with new rounds
 
 
 def test_a_residual_block_adds_what_went_in():

@@ -17,10 +17,9 @@ TIMES = [
     {"name": "sprint", "group": "ours", "seconds": [5], "mean": 0.9915, "low": None, "high": None},
 ]  # fmt: skip
 COSTS = [
-    {"name": "a", "errors": [3, 5], "parameters": 2000, "multiply_adds": 1e6, "seconds": 4.0},
-    {"name": "b", "errors": [2, 2], "parameters": 5000, "multiply_adds": 3e6, "seconds": None},
+    {"name": "a", "errors": [3, 5], "n": 1234, "parameters": 2000, "multiply_adds": 1e6},
+    {"name": "b", "errors": [2, 2], "n": 1234, "parameters": 5000, "multiply_adds": 3e6},
 ]
-COSTS = [row | {"n": 1234} for row in COSTS]
 SIZES = {
     1: {"errors": [3, 5], "loss": [0.2, 0.4], "calibration_error": [0.1, 0.1]},
     2: {"errors": [2], "loss": [0.1], "calibration_error": [0.2]},
@@ -84,7 +83,7 @@ def test_parallel_coordinates_place_each_value_by_rank_and_mark_the_best():
     assert best == [(0, 1, 0.09, 0.09), (1, 0.5, 0, 0)]  # scores 1 and 0 of twelve, 0 on top
 
 
-def test_costs_show_each_seed_and_leave_out_what_was_not_measured():
+def test_costs_show_each_seed():
     figure = FIGURES["costs"]()
     parameters, adds = figure.axes
     assert parameters.get_ylabel() == "errors of 1,234"
@@ -93,7 +92,6 @@ def test_costs_show_each_seed_and_leave_out_what_was_not_measured():
     first, second = adds.lines[1].get_xdata()  # two seeds that agree are both seen
     assert second - first == pytest.approx(0.09)
     assert legend(figure.legends[0]) == ["a", "b"]
-    assert len(plots.plot_costs([COSTS[0], COSTS[1] | {"seconds": 5.0}]).axes) == 3
 
 
 def test_sizes_show_the_mean_in_a_band_from_best_to_worst():

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 
-import filelock
 import keras_tuner as kt
 import numpy as np
 import pytest
@@ -66,27 +65,19 @@ def test_the_defaults_are_fast_itself():
     )
 
 
-@pytest.mark.parametrize("end, on", [(0, False), (-1, True)])
-def test_the_space_builds_at_its_corners(end, on):
-    hp = kt.HyperParameters()
-    tuning.space(hp)
-    corner = {p.name: sorted(p.values)[end] for p in hp.space} | {"batch_norm": on, "augment": on}
-    recipe = tuning.recipe_from(corner)
-    names = [layer.name for layer in models.build(recipe.network).layers]
-    blocks = sum(name.startswith("conv") for name in names)
-    assert blocks == corner["blocks"] == len(recipe.network["filters"])
-    assert ("bn1" in names) == on == bool(recipe.augmentation)
-    assert recipe.optimizer["learning_rate"] == corner["learning_rate"]
-
-
 def test_the_space_builds_at_fifty_random_points(tmp_path):
     tuner, seen = tuning.make_tuner("random", tmp_path, trials=50), set()
     for _ in range(50):
         values = tuner.oracle._random_values()
-        assert models.build(tuning.recipe_from(values).network).output_shape == (None, 10)
+        recipe = tuning.recipe_from(values)
+        model = models.build(recipe.network)
+        names = [layer.name for layer in model.layers]
+        assert model.output_shape == (None, 10)
+        assert sum(name.startswith("conv") for name in names) == values["blocks"]
         assert ("filters_3" in values) == (values["blocks"] == 3)
-        assert ("batch_norm_momentum" in values) == values["batch_norm"]
-        assert ("augment_strength" in values) == values["augment"]
+        assert ("batch_norm_momentum" in values) == ("bn1" in names) == values["batch_norm"]
+        assert ("augment_strength" in values) == bool(recipe.augmentation) == values["augment"]
+        assert recipe.optimizer["learning_rate"] == values["learning_rate"]
         seen |= set(values.items())
     assert {("blocks", 2), ("blocks", 3), ("augment", True), ("augment", False)} <= seen
 
@@ -137,7 +128,7 @@ def test_a_search_finds_trials_and_does_not_repeat_them(
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "trials").glob("*.json")}
     assert search(tmp_path, kind, **size) == rows and len(times) == 2
     assert times == {path: path.stat().st_mtime_ns for path in times}
-    assert capsys.readouterr().out.count("COMPLETED") == 2
+    assert capsys.readouterr().out.count("tuner0: trial ") == 2
 
 
 @pytest.mark.parametrize("kind, before", [("random", 0), ("bayesian", 1), ("hyperband", 2)])
@@ -206,13 +197,12 @@ def broken(hp):
     return {"network": network, "optimizer": {"learning_rate": rate}}
 
 
-def test_three_failing_trials_are_an_error_with_the_first_message(sample, tmp_path, capsys):
+def test_failing_trials_are_listed_and_an_error_where_all_fail(sample, tmp_path, capsys):
     data = tuning.search_data(sample, 96)
-    with pytest.raises(SearchError, match=r"(?s)None of 3 .*filters=\[-\d\]: expected 1"):
-        search(tmp_path, space=broken, trials=5, data=data)
-    with pytest.raises(SearchError, match=r"(?s)None of 5 .*filters=\[-\d\]: expected 1"):
-        search(tmp_path, space=broken, trials=5, data=data)
-    assert capsys.readouterr().out.count("FAILED: ValueError: filters=") == 5
+    for _ in range(2):
+        with pytest.raises(SearchError, match=r"(?s)None of 4 .*filters=\[-\d\]: expected 1"):
+            search(tmp_path, space=broken, trials=4, data=data)
+    assert capsys.readouterr().out.count("FAILED: ValueError: filters=") == 4
 
 
 @pytest.mark.parametrize("kind", ["random", "hyperband"])
@@ -246,24 +236,12 @@ def test_values_that_make_no_recipe_are_a_failure_too(tmp_path, fitted):
     assert "batch_size=0: expected a whole number" in messages[0] and messages[64] is None
 
 
-def test_a_trial_is_made_by_one_process_at_a_time(tmp_path, monkeypatch):
-    def fit(*args):
-        (path,) = (tmp_path / "trials").glob("*.wait")
-        with pytest.raises(filelock.Timeout):
-            filelock.FileLock(path, timeout=0).acquire()
-        return {"loss": 1.0, "accuracy": 0.5}
-
-    monkeypatch.setattr(tuning, "fit", fit)
-    (row,) = search(tmp_path, trials=1)
-    assert row["status"] == "COMPLETED", row["message"]
-
-
 def test_a_damaged_trial_is_named_and_made_again(tmp_path, fitted, capsys):
     rows = search(tmp_path)
     path = next((tmp_path / "trials").glob("*.json"))
     path.write_text('{"loss": 0.')
     assert search(tmp_path) == rows and len(fitted) == 4
-    assert re.search(r"trial \d: damaged .* It is made again", capsys.readouterr().out)
+    assert re.search(rf"{path.name}: damaged .* It is made again", capsys.readouterr().out)
 
 
 # Bad input
@@ -299,11 +277,17 @@ def test_a_lost_chief_is_an_error_of_the_search_not_of_a_trial(tmp_path, fitted,
         raise tuning.grpc.RpcError
 
     with monkeypatch.context() as patch:
-        patch.setattr(kt.Oracle, "update_trial", lost)
+        patch.setattr(kt.Oracle, "end_trial", lost)
         with pytest.raises(SearchError, match="chief does not answer. Stop all workers"):
             search(tmp_path)
     assert [row["status"] for row in search(tmp_path)] == ["COMPLETED"] * 3 and len(fitted) == 3
-    assert tuning.oracle_client.TIMEOUT == 3600  # another one in workers alone
+
+
+def test_a_chief_takes_part_in_one_search(monkeypatch):
+    monkeypatch.setattr(tuning, "role", lambda: "chief")
+    monkeypatch.setattr(tuning, "end_with_launcher", lambda: None)
+    with pytest.raises(SearchError, match="one search at a time: name it"):
+        tuning.run(source="sample")
 
 
 # Whole searches
@@ -327,10 +311,8 @@ def test_run_searches_once_and_compares_the_winner(results, fitted, monkeypatch,
     assert tuned["n"] == 119 and set(fast) >= {"seconds", "parameters", "wrong", "environment"}
     before = len(fitted)
     tuning.run(["random"], **size)
-    assert (
-        "random.json is there already; delete it and trials to search again"
-        in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "random.json is there already; delete it and tuning to search again" in said
     tuning.run(["random"], **size | {"trials": 3})
     assert len(fitted) == before + 1
     with pytest.raises(SearchError, match="unequal settings"):
@@ -370,10 +352,10 @@ def test_a_chief_and_two_workers_finish_though_one_is_killed(command, results):
     printed = "".join(lines + command.stdout.readlines())
     assert command.wait() == 0, printed
     assert "worker1 died (code -9) and is started again" in printed
-    assert f"worker1: {trial} COMPLETED" in printed
+    assert printed.count(f"worker1: {trial}: ") == 2  # begun again
     rows = json.loads((results / "sample" / "tuning" / "random.json").read_text())["trials"]
     assert [row["status"] for row in rows] == ["COMPLETED"] * 3
-    by_worker = re.findall(r"^(worker\d): trial \d+ COMPLETED", printed, re.MULTILINE)
-    assert sorted(set(by_worker)) == ["worker0", "worker1"] and len(by_worker) == 3
+    by_worker = re.findall(r"^(worker\d): trial \d+: ", printed, re.MULTILINE)
+    assert sorted(set(by_worker)) == ["worker0", "worker1"] and len(by_worker) == 4
     assert "\nTrue\n" not in printed  # Keras Tuner prints values of conditions
     assert all(("filters_3" in r["values"]) == (r["values"]["blocks"] == 3) for r in rows)
