@@ -71,17 +71,16 @@ def _do(options: argparse.Namespace) -> None:
         for job in sum(plan.jobs().values(), []):
             if reason := store.problem(job):
                 print(f"{job.path.name}: {reason}; `{job.command}` makes it.")
-        return None
+        return
     from src.data import load_mnist
 
     jobs = plan.jobs()[options.command]
-    if names := getattr(options, "names", None):
-        known = sorted({job.path.stem.split("-")[0] for job in jobs})
-        if unknown := ", ".join(set(names) - set(known)):
-            raise ValueError(f"no {options.command} of {unknown}; there are {', '.join(known)}.")
-        jobs = [job for job in jobs if job.path.stem.split("-")[0] in names]
-    store.run_all(jobs, load_mnist())
-    return None
+    known = {job.path.stem.split("-")[0] for job in jobs}
+    names = set(getattr(options, "names", ())) or known
+    if unknown := ", ".join(names - known):
+        there = ", ".join(sorted(known))
+        raise ValueError(f"no {options.command} of {unknown}; there are {there}.")
+    store.run_all([job for job in jobs if job.path.stem.split("-")[0] in names], load_mnist())
 
 
 if __name__ == "__main__":

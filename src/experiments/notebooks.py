@@ -1,6 +1,5 @@
 """Notebooks executed: into build/ for a reader, or in place for publication."""
 
-import ast
 import base64
 import io
 import os
@@ -107,18 +106,14 @@ def execute(path: Path, target: Path, values: dict | None = None) -> float:
 
 def set_parameters(book: nbformat.NotebookNode, values: dict) -> None:
     """Give knobs other values, in the cell tagged `parameters`; ValueError for an unknown one."""
-    cells = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
-    if not cells:
-        raise ValueError("the notebook has no cell tagged `parameters`.")
-    knobs = {node.targets[0].id: node for node in ast.parse(cells[0].source).body
-             if isinstance(node, ast.Assign)}  # fmt: skip
-    if unknown := sorted(set(values) - set(knobs)):
-        raise ValueError(f"no knob named {', '.join(unknown)}; there are {', '.join(knobs)}.")
-    lines = cells[0].source.splitlines()
-    for name in sorted(values, key=lambda name: -knobs[name].lineno):  # last first: lines move
-        node = knobs[name]
-        lines[node.lineno - 1 : node.end_lineno] = [f"{name} = {values[name]!r}"]
-    cells[0].source = "\n".join(lines)
+    (cell,) = (cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))
+    for name, value in values.items():
+        knob = re.compile(rf"^{name} = .*$", re.MULTILINE)
+        if not knob.search(cell.source):
+            known = ", ".join(re.findall(r"^(\w+) = ", cell.source, re.MULTILINE))
+            raise ValueError(f"no knob named {name}; there are {known}.")
+        line = f"{name} = {value!r}"
+        cell.source = knob.sub(lambda _, line=line: line, cell.source)
 
 
 def tidy(book: nbformat.NotebookNode) -> None:

@@ -1,5 +1,6 @@
 """Recipes trained over many seeds, the ladder's steps, the published networks, and their times."""
 
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -103,23 +104,15 @@ def published_jobs(names=(), folder: Path = MODELS) -> list[Job]:
         settings = recipe.settings()
         if name == "robust":
             settings["calibration_images"] = CALIBRATED
-        jobs.append(
-            Job(
-                folder / f"{name}.json",
-                settings,
-                lambda digits, path, r=recipe: train_published(r, digits, path),
-                files=(f"{name}.keras",),
-            )  # fmt: skip
-        )
+        run, files = partial(train_published, recipe), (f"{name}.keras",)
+        jobs.append(Job(folder / f"{name}.json", settings, run, files=files))
     return jobs
 
 
 def train_published(recipe: Recipe, digits: DigitData, path: Path) -> dict:
     """Train and save a network to publish; its scores are those of the images held back."""
-    trained = training.train(recipe, digits, seed=0)
-    held, calibrated = digits.part("held_back"), {}
-    if recipe.name == "robust":
-        calibrated = photos.calibrate(trained.model, *held)
+    trained, held = training.train(recipe, digits, seed=0), digits.part("held_back")
+    calibrated = photos.calibrate(trained.model, *held) if recipe.name == "robust" else {}
     models.save_model(trained.model, path.with_suffix(".keras"))
     return {
         "recipe": recipe.name,
