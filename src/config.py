@@ -29,30 +29,31 @@ class DataError(ValueError):
     """A file or an array is there, but is not what it should be."""
 
 
-def results_dir(kind: str, source: str = "mnist") -> Path:
-    """Make and return the folder for what a run makes: `kind` is "models" or "figures".
+def _results_path(kind: str, source: str) -> Path:
+    base = Path(os.environ.get("MNIST_RESULTS_DIR") or ROOT / "build")
+    return (base if source == "mnist" else base / source) / kind
 
-    Results go under `build/`, those of the embedded sample (`source="sample"`) under
-    `build/sample/`, so that the two never mix. The environment variable MNIST_RESULTS_DIR
-    names another folder in place of `build/`.
+
+def expect(holds: bool, name: str, value, expected: str) -> None:
+    """ValueError, with the value and what was `expected` of it, unless that holds."""
+    if not holds:
+        raise ValueError(f"{name}={value!r}: expected {expected}.")
+
+
+def results_dir(kind: str, source: str = "mnist") -> Path:
+    """Make and return the folder of `kind`, "models" or "figures", in build/ or MNIST_RESULTS_DIR.
+
+    Another source than MNIST has a folder of its own there, so that the two never mix.
     """
     folder = _results_path(kind, source)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _results_path(kind: str, source: str) -> Path:
-    base = Path(os.environ.get("MNIST_RESULTS_DIR") or ROOT / "build")
-    return (base if source == "mnist" else base / source) / kind
-
-
 def find_result(
     name: str, kind: str = "models", source: str = "mnist", published: bool = False
 ) -> Path:
-    """Find your own file `name`, else the published one, which is MNIST's.
-
-    For another source than MNIST only where `published` allows it.
-    """
+    """Find your own file, else MNIST's published one (for another source if `published`)."""
     places = [_results_path(kind, source)]
     if source == "mnist" or published:
         places.append(ROOT / kind)
@@ -75,12 +76,9 @@ def display_path(path: Path) -> str:
 
 def environment() -> dict:
     """Collect what results depend on: cores, system and library versions."""
-    return {
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
-    }
+    system = f"{platform.system()} {platform.machine()}"
+    found = {"cores": os.cpu_count(), "system": system, "python": platform.python_version()}
+    return found | {name: version(name) for name in PACKAGES}
 
 
 @contextmanager
@@ -112,10 +110,9 @@ def read_json(path: str | Path, needed: Iterable[str] = (), advice: str = "") ->
 
 def write_json(path: str | Path, content: dict) -> Path:
     """Write `content` as JSON, whole or not at all."""
-    path = Path(path)
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return path
+    return Path(path)
 
 
 def check_images(images: np.ndarray) -> np.ndarray:
@@ -126,17 +123,13 @@ def check_images(images: np.ndarray) -> np.ndarray:
     if images.dtype.kind != "f":
         raise DataError(f"images: {images.dtype}, expected floats in [0, 1]: see scale_images.")
     if len(images) and not (images.min() >= 0 and images.max() <= 1):
-        raise DataError(
-            f"images: values from {images.min()} to {images.max()}, expected 0 to 1: "
-            "see scale_images."
-        )
+        found = f"values from {images.min()} to {images.max()}"
+        raise DataError(f"images: {found}, expected 0 to 1: see scale_images.")
     return images.astype(np.float32, copy=False)
 
 
 def check_network(takes: tuple, gives: tuple, name: str = "model") -> None:
     """ValueError unless a network's shapes, without the batch, are an image's and ten outputs."""
-    if (tuple(takes), tuple(gives)) != (IMAGE_SHAPE, (CLASSES,)):
-        raise ValueError(
-            f"{name}: takes {tuple(takes)} to {tuple(gives)}, expected {IMAGE_SHAPE} to "
-            f"({CLASSES},)."
-        )
+    found, expected = (tuple(takes), tuple(gives)), (IMAGE_SHAPE, (CLASSES,))
+    if found != expected:
+        raise ValueError("{}: takes {} to {}, expected {} to {}.".format(name, *found, *expected))

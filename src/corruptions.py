@@ -1,8 +1,4 @@
-"""Corrupt training images, so that a network learns to read more than clean digits.
-
-Each of CHANGES takes a batch (n, 28, 28, 1) and a seed, two integers, and draws how strong it is
-for each image. How strong it may get, and how often, is a guess.
-"""
+"""Corrupt training images, so that a network learns to read more than clean digits."""
 
 import numpy as np
 import tensorflow as tf
@@ -137,4 +133,6 @@ def noise(images, seed):
     return tf.clip_by_value(tf.where(kind < 0.4, peppered, added), 0, 1)
 
 
+# Each takes a batch (n, 28, 28, 1) and a seed of two integers, and draws how strong it is for each
+# image. How strong it may get, and how often, is a guess.
 CHANGES = (outline, fade, coarsen, cloud, invert, scrawl, spatter, blur, noise)

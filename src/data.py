@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from src import mnist_files
-from src.config import CLASSES, IMAGE_SHAPE, DataError, check_images
+from src.config import CLASSES, IMAGE_SHAPE, DataError, check_images, expect
 from src.mnist_files import (  # noqa: F401 (callers say data.load_kaggle_csv)
     DataUnavailableError,
     check_labels,
@@ -31,10 +31,9 @@ class DigitData:
 
     @cached_property
     def rows(self) -> dict[str, np.ndarray]:
-        """Split the training images: row numbers of train, validation and held_back.
+        """Split the training images by row, stratified, seed 0; MNIST's 50,000, 5,000 and 5,000.
 
-        Stratified, seed 0, the same everywhere: ten twelfths to train on, one to choose
-        settings by, one held back to compare networks on. MNIST: 50,000, 5,000 and 5,000.
+        To train on, to choose settings by (validation), to compare networks on (held_back).
         """
         if len(self.y_train) < 12:
             raise ValueError(f"{len(self.y_train)} labels: expected 12 or more for three parts.")
@@ -44,10 +43,7 @@ class DigitData:
         return {"train": rest[train], "validation": rest[validation], "held_back": held_back}
 
     def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Scale one part: images float32 (n, 28, 28, 1), labels int64 (n,).
-
-        `name`: "train", "validation", "held_back" or "test".
-        """
+        """Scale a part of `rows`, or "test": images float32 (n, 28, 28, 1), labels int64 (n,)."""
         if name == "test":
             return scale_images(self.x_test), self.y_test.astype(np.int64)
         if name not in self.rows:
@@ -57,20 +53,15 @@ class DigitData:
 
 
 def load_mnist(source: str = "mnist") -> DigitData:
-    """Load MNIST's 60,000 + 10,000 digits, or the embedded sample.
+    """Load MNIST's 60,000 + 10,000 digits, or scikit-learn's 1,797 (`source="sample"`).
 
-    MNIST is looked for in the folder named by MNIST_DIR, then where Keras keeps its download
-    (~/.keras/datasets), and then downloaded to there. Every array is compared with a known
-    SHA-256 before it is used. `source="sample"` gives scikit-learn's 1,797 digits instead; the
-    loader never does so by itself. DataError names a damaged file in MNIST_DIR,
-    DataUnavailableError says how MNIST can be had.
-
-    Source of the data: LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
+    MNIST is looked for in the folder named by MNIST_DIR, then in Keras' (~/.keras/datasets), then
+    downloaded to there: LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
+    DataError names a damaged file in MNIST_DIR, DataUnavailableError says how MNIST can be had.
     """
     if source == "sample":
         return _load_sample()
-    if source != "mnist":
-        raise ValueError(f"source={source!r}: expected 'mnist' or 'sample'.")
+    expect(source == "mnist", "source", source, "'mnist' or 'sample'")
     return DigitData(**mnist_files.find_mnist(), name="MNIST")
 
 
@@ -88,10 +79,9 @@ def scale_images(images: np.ndarray) -> np.ndarray:
     """Scale uint8 (n, 28, 28) to float32 (n, 28, 28, 1) in [0, 1]."""
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE[:2]:
-        raise DataError(
-            f"images: {images.dtype} {images.shape}, expected uint8 (n, 28, 28) with values "
-            "0-255. Images in [0, 1] are scaled already."
-        )
+        expected = "expected uint8 (n, 28, 28) with values 0-255"
+        found = f"images: {images.dtype} {images.shape}"
+        raise DataError(f"{found}, {expected}. Images in [0, 1] are scaled already.")
     return images[..., np.newaxis].astype(np.float32) / 255
 
 
@@ -100,29 +90,18 @@ def one_hot(labels: np.ndarray) -> np.ndarray:
     return np.eye(CLASSES, dtype=np.float32)[check_labels(labels)]
 
 
-def stratified_split(
-    labels: np.ndarray, fraction: float, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(labels, fraction: float, seed=0) -> tuple[np.ndarray, np.ndarray]:
     """Split row numbers in two, `fraction` of each digit in the second; same seed, same split."""
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction={fraction}: expected more than 0 and less than 1.")
+    expect(0 < fraction < 1, "fraction", fraction, "more than 0 and less than 1")
     rows, size = np.arange(len(labels)), math.ceil(fraction * len(labels) - 1e-6)
     first, second = train_test_split(rows, test_size=size, stratify=labels, random_state=seed)
     return np.sort(first), np.sort(second)
 
 
-def make_dataset(
-    images: np.ndarray,
-    labels: np.ndarray,
-    batch_size: int,
-    shuffle: bool = False,
-    seed: int = 0,
-    augmentation: dict | None = None,
-):
-    """Make a tf.data pipeline of (images, labels) batches, shuffled again each epoch on request.
+def make_dataset(images, labels, batch_size, shuffle=False, seed=0, augmentation=None):
+    """Make a tf.data pipeline of batches, shuffled and varied (`augmentation.vary`) in each epoch.
 
-    `images` float (n, 28, 28, 1) in [0, 1]; `labels` integers (n,) or one-hot (n, 10);
-    `augmentation` holds arguments of `augmentation.vary`, drawn again each epoch, too.
+    `images` float (n, 28, 28, 1) in [0, 1]; `labels` integers (n,) or one-hot (n, 10).
     """
     import tensorflow as tf  # here, so that looking at data does not wait for TensorFlow
 
@@ -131,8 +110,7 @@ def make_dataset(
     images, labels = check_images(images), np.asarray(labels)
     if len(images) != len(labels) or len(images) == 0:
         raise DataError(f"{len(images)} images and {len(labels)} labels: expected as many, not 0.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: expected 1 or more.")
+    expect(batch_size >= 1, "batch_size", batch_size, "1 or more")
     if labels.ndim == 1:
         check_labels(labels)
     elif labels.shape[1:] != (CLASSES,):

@@ -3,7 +3,6 @@
 Images are float32 (n, 28, 28, 1) in [0, 1], ink 1 on paper 0, and stay so.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import cv2
@@ -12,19 +11,14 @@ from scipy import ndimage
 
 
 def curves(networks: dict, images: np.ndarray, labels: np.ndarray) -> dict:
-    """Score networks under each disturbance: {disturbance: {name: (strengths, accuracies)}}.
-
-    `networks`: name -> a Keras model, or a function from images to probabilities (n, 10).
-    """
-    found = {}
+    """Score Keras models by name: {disturbance: {name: (strengths, accuracies)}}."""
+    found = {way: {} for way in DISTURBANCES}
     for way, (_, strengths, _, _) in DISTURBANCES.items():
         disturbed = np.concatenate([disturb(images, way, strength) for strength in strengths])
-        found[way] = {}
         for name, network in networks.items():
-            if hasattr(network, "predict"):
-                network = partial(network.predict, batch_size=500, verbose=0)
-            answers = np.asarray(network(disturbed)).argmax(axis=1).reshape(len(strengths), -1)
-            found[way][name] = (strengths, (answers == labels).mean(axis=1))
+            answers = network.predict(disturbed, batch_size=500, verbose=0).argmax(axis=1)
+            right = answers.reshape(len(strengths), -1) == labels
+            found[way][name] = (strengths, right.mean(axis=1))
     return found
 
 
@@ -32,10 +26,9 @@ def disturb(images: np.ndarray, name: str, strength: float, seed: int = 0) -> np
     """Change images by one of DISTURBANCES; same seed, same result."""
     if name not in DISTURBANCES:
         raise ValueError(f"no disturbance named {name!r}; there are {', '.join(DISTURBANCES)}.")
-    change, _, _, neutral = DISTURBANCES[name]
-    if strength == neutral:
-        return images
-    return _change_each(change, images, strength, np.random.default_rng(seed))
+    change = DISTURBANCES[name][0]
+    draws = [np.random.default_rng(seed)] if change in (_add_noise, _occlude) else []
+    return _change_each(change, images, strength, *draws)
 
 
 def _change_each(change, images, *arguments):
@@ -44,20 +37,16 @@ def _change_each(change, images, *arguments):
     return np.array(changed, np.float32)[..., np.newaxis]
 
 
-def _affine(image, matrix, right=0):
-    """Take each place from `matrix` @ (row, column) about the middle, then move to the right."""
-    matrix, middle = np.array(matrix, float), (np.array(image.shape) - 1) / 2
+def _affine(image, degrees=0, right=0, scale=1, shear=0):
+    """Turn counterclockwise, scale and shear about the middle; move to the right."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    matrix = np.array([[cos, sin], [-sin, cos]]) @ [[1, 0], [shear, 1]] / scale
+    middle = (np.array(image.shape) - 1) / 2
     start = middle - matrix @ (middle + (0, right))
     return np.clip(ndimage.affine_transform(image, matrix, start, order=1), 0, 1)
 
 
-def _rotate(image, degrees, rng):
-    """Turn counterclockwise."""
-    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return _affine(image, [[cos, sin], [-sin, cos]])
-
-
-def _thicken(image, pixels, rng):
+def _thicken(image, pixels):
     """Dilate (below 0: erode) by so many pixels on each side; parts of a pixel by blending."""
     morph = ndimage.grey_dilation if pixels > 0 else ndimage.grey_erosion
     whole, part = divmod(abs(pixels), 1)
@@ -76,25 +65,16 @@ def _occlude(image, side, rng):
     return image
 
 
-_SIMPLE = {  # from an image and a strength, without drawing
-    "shift": lambda image, pixels, rng: _affine(image, np.eye(2), pixels),
-    "scale": lambda image, factor, rng: _affine(image, np.eye(2) / factor),
-    "shear": lambda image, tangent, rng: _affine(image, [[1, 0], [tangent, 1]]),
-    "blur": lambda image, sd, rng: ndimage.gaussian_filter(image, sd),
-    "fade": lambda image, share, rng: image * share,
-    "tint": lambda image, grey, rng: np.maximum(image, grey),
-}
-DISTURBANCES: dict[str, tuple[Callable, tuple[float, ...], str, float]] = {
-    # name: (change, strengths, unit, the neutral strength, which is among them)
-    "rotation": (_rotate, (-45, -30, -20, -10, 0, 10, 20, 30, 45), "degrees", 0),
-    "shift": (_SIMPLE["shift"], (-6, -4, -2, 0, 2, 4, 6), "pixels to the right", 0),
-    "scale": (_SIMPLE["scale"], (0.5, 0.65, 0.8, 1, 1.15, 1.3, 1.4), "times", 1),
-    "shear": (_SIMPLE["shear"], (-0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6), "tangent", 0),
+DISTURBANCES = {  # name: (change, strengths, unit, the strength among them that changes nothing)
+    "rotation": (_affine, (-45, -30, -20, -10, 0, 10, 20, 30, 45), "degrees", 0),
+    "shift": (lambda x, s: _affine(x, right=s), (-6, -4, -2, 0, 2, 4, 6), "pixels to the right", 0),
+    "scale": (lambda x, s: _affine(x, scale=s), (0.5, 0.65, 0.8, 1, 1.15, 1.3, 1.4), "times", 1),
+    "shear": (lambda x, s: _affine(x, shear=s), (-0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6), "tangent", 0),
     "thickness": (_thicken, (-1, -0.5, 0, 0.5, 1, 2), "pixels on each side", 0),
     "noise": (_add_noise, (0, 0.1, 0.2, 0.3, 0.4, 0.5), "sd", 0),
-    "blur": (_SIMPLE["blur"], (0, 0.5, 1, 1.5, 2, 2.5), "sd in pixels", 0),
-    "contrast": (_SIMPLE["fade"], (1, 0.7, 0.5, 0.3, 0.2, 0.1), "share of the ink", 1),
-    "brightness": (_SIMPLE["tint"], (0, 0.1, 0.2, 0.3, 0.5, 0.7), "grey of the paper", 0),
+    "blur": (ndimage.gaussian_filter, (0, 0.5, 1, 1.5, 2, 2.5), "sd in pixels", 0),
+    "contrast": (np.multiply, (1, 0.7, 0.5, 0.3, 0.2, 0.1), "share of the ink", 1),
+    "brightness": (np.maximum, (0, 0.1, 0.2, 0.3, 0.5, 0.7), "grey of the paper", 0),
     "occlusion": (_occlude, (0, 3, 5, 7, 9, 12), "side in pixels", 0),
 }
 
@@ -124,17 +104,17 @@ def _stripe(image, rng):
 
 
 def _zigzag(image, rng):
-    rows, sheet = rng.integers(4, 24) + np.tile([-3, 3], 4), np.zeros(image.shape, np.uint8)
-    line = np.stack([np.linspace(0, 27, 8), rows], 1).astype(np.int32)
-    cv2.polylines(sheet, [line], False, 255, 1, cv2.LINE_AA)
-    return np.maximum(image, sheet / np.float32(255))
+    rows, columns = rng.integers(4, 24) + np.tile([-3, 3], 4), np.linspace(0, 27, 8)
+    line = np.stack([columns, rows], 1).astype(np.int32)
+    ink = cv2.polylines(np.zeros(image.shape, np.uint8), [line], False, 255, 1, cv2.LINE_AA)
+    return np.maximum(image, ink / np.float32(255))
 
 
 def _dots(image, rng):
-    rows, sheet = np.linspace(*rng.integers(3, 25, 2), 7), np.zeros(image.shape, np.uint8)
-    for x, y in zip(np.linspace(2, 25, 7), rows, strict=True):
-        cv2.circle(sheet, (round(x), round(y)), 1, 255, -1)
-    return np.maximum(image, sheet / np.float32(255))
+    image, rows = image.copy(), np.linspace(*rng.integers(3, 25, 2), 7)
+    for place in np.stack([np.linspace(2, 25, 7), rows], 1).round().astype(int):
+        cv2.circle(image, place.tolist(), 1, 1, -1)
+    return image
 
 
 _CORRUPTIONS = {

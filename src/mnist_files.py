@@ -43,8 +43,8 @@ class DataUnavailableError(OSError):
 def find_mnist() -> dict[str, np.ndarray]:
     """Read MNIST's four arrays from the first place that has them whole."""
     tried = []
-    if os.environ.get("MNIST_DIR"):
-        folder = Path(os.environ["MNIST_DIR"]).expanduser()
+    if named := os.environ.get("MNIST_DIR"):
+        folder = Path(named).expanduser()
         try:  # a relative folder is taken from here, else from the root (notebooks run below it)
             return read_folder(folder if folder.is_dir() else ROOT / folder)
         except OSError as error:  # but a DataError, of a damaged file there, ends the search
@@ -73,12 +73,6 @@ def find_mnist() -> dict[str, np.ndarray]:
 
 def _download(cache: Path, url: str, files: dict[str, str]) -> dict[str, np.ndarray]:
     """Fetch files (name: SHA-256) into `cache`, each stored only once it is whole; read them."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"the cache folder {cache} can't be made ({error.strerror})") from error
-    if not os.access(cache, os.W_OK):
-        raise OSError(f"the cache folder {cache} can't be written to")
     print(f"Downloading MNIST (11 MB) from {url}")
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
@@ -87,7 +81,8 @@ def _download(cache: Path, url: str, files: dict[str, str]) -> dict[str, np.ndar
             pooch.retrieve(url + name, sha256, name, cache, downloader=downloader)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise OSError(f"no answer for {url + name}, or nowhere to put it ({reason})") from error
+            at = f"no answer for {url + name}, or no place for it in {cache}"
+            raise OSError(f"{at} ({reason})") from error
         except ValueError as error:  # pooch: the SHA-256 differs
             raise OSError(f"{url + name} came broken, or is not MNIST (SHA-256)") from error
     if "mnist.npz" not in files:  # else the damaged one would be read before the new files
@@ -97,30 +92,25 @@ def _download(cache: Path, url: str, files: dict[str, str]) -> dict[str, np.ndar
 
 def read_folder(folder: Path) -> dict[str, np.ndarray]:
     """Read the four arrays from mnist.npz or from the four IDX files; check their content."""
-    paths = dict.fromkeys(ARRAYS, folder / "mnist.npz")
-    if paths["x_train"].exists():
-        arrays = _read_npz(paths["x_train"])
+    npz = folder / "mnist.npz"
+    paths = dict.fromkeys(ARRAYS, npz)
+    if npz.exists():
+        try:
+            with np.load(npz, allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in ARRAYS}
+        except DAMAGE as error:
+            reason = f"is damaged or is not Keras' mnist.npz ({error}): delete it and load again."
+            raise DataError(f"{npz} {reason}") from error
     else:
         paths = {key: _idx_path(folder, name) for key, (name, _) in ARRAYS.items()}
-        missing = [ARRAYS[key][0] for key, path in paths.items() if path is None]
-        if len(missing) == len(ARRAYS):
+        if not any(paths.values()):
             raise FileNotFoundError(f"{folder} holds neither mnist.npz nor IDX files")
-        if missing:
+        if missing := [ARRAYS[key][0] for key, path in paths.items() if path is None]:
             raise DataError(f"{folder} lacks {', '.join(missing)} (with or without .gz)")
         arrays = {key: read_idx(path) for key, path in paths.items()}
     for key, array in arrays.items():
         _check_content(key, array, paths[key])
     return arrays
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in ARRAYS}
-    except DAMAGE as error:
-        raise DataError(
-            f"{path} is damaged or is not Keras' mnist.npz ({error}): delete it and load again."
-        ) from error
 
 
 def _idx_path(folder: Path, name: str) -> Path | None:
@@ -129,51 +119,42 @@ def _idx_path(folder: Path, name: str) -> Path | None:
     return next((folder / one for one in names if (folder / one).is_file()), None)
 
 
-def read_idx(path: str | Path) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, gzipped or not: uint8, of the shape in its header.
+def read_idx(path: Path) -> np.ndarray:
+    """Read an IDX file of bytes, gzipped or not, as uint8 of the shape in its header.
 
-    Format: two zero bytes, type 0x08, number of dimensions, each dimension as a big-endian
-    32-bit integer, the values.
+    The format: 00 00 08, the number of sizes, each as a big-endian 32-bit integer, the values.
     """
-    raw = Path(path).read_bytes()
-    if raw.startswith(b"\x1f\x8b") or Path(path).suffix == ".gz":
+    raw = path.read_bytes()
+    if raw.startswith(b"\x1f\x8b"):  # as every gzip file does
         try:
             raw = gzip.decompress(raw)
         except DAMAGE as error:
-            reason = f"not a whole gzip file ({error}).{_web_page(raw)} Get it again."
-            raise DataError(f"{path}: {reason}") from error
+            raise DataError(f"{path}: not a whole gzip file ({error}). Get it again.") from error
     if raw[:4] not in (b"\0\0\x08\x01", b"\0\0\x08\x03"):
-        raise DataError(
-            f"{path}: wrong magic number {raw[:4].hex(' ') or '(empty)'}; an IDX file of "
-            f"bytes starts with 00 00 08 01 (labels) or 00 00 08 03 (images).{_web_page(raw)}"
-        )
+        found = f"{path}: wrong magic number {raw[:4].hex(' ') or '(empty)'}"
+        expected = "an IDX file of bytes starts with 00 00 08 01 (labels) or 00 00 08 03 (images)."
+        page = " It looks like a web page." if raw.lstrip().startswith(b"<") else ""
+        raise DataError(f"{found}; {expected}{page}")
     start = 4 + 4 * raw[3]
     shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, start, 4))
-    expected = start + math.prod(shape)
-    if len(raw) != expected:
-        raise DataError(
-            f"{path}: holds {len(raw):,} bytes, but its header {shape} promises "
-            f"{expected:,}. The file is truncated or damaged: get it again."
-        )
+    promised = start + math.prod(shape)
+    if len(raw) != promised:
+        found = f"holds {len(raw):,} bytes, but its header {shape} promises {promised:,}"
+        raise DataError(f"{path}: {found}. The file is truncated or damaged: get it again.")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
 
 
-def _web_page(raw: bytes) -> str:
-    return " It looks like a web page." if raw.lstrip()[:1] == b"<" else ""
-
-
 def _check_content(key: str, array: np.ndarray, path: Path) -> None:
-    shape = ARRAYS[key][1]
+    shape, expected = ARRAYS[key][1], CONTENT_SHA256[key]
     if array.shape != shape or array.dtype != np.uint8:
         raise DataError(f"{path}: {key} is {array.dtype} {array.shape}, expected uint8 {shape}.")
     if key.startswith("y_"):
         check_labels(array, f"{path}: {key}")
     found = hashlib.sha256(array.tobytes()).hexdigest()
-    if found != CONTENT_SHA256[key]:
-        raise DataError(
-            f"{path}: the content of {key} is not MNIST's (SHA-256 {found[:12]}..., expected "
-            f"{CONTENT_SHA256[key][:12]}...): the file was changed or damaged, get it again."
-        )
+    if found != expected:
+        reason = f"not MNIST's (SHA-256 {found[:12]}..., expected {expected[:12]}...)"
+        advice = "the file was changed or damaged, get it again"
+        raise DataError(f"{path}: the content of {key} is {reason}: {advice}.")
 
 
 def check_labels(labels: np.ndarray, name: str = "labels") -> np.ndarray:
@@ -189,10 +170,7 @@ def check_labels(labels: np.ndarray, name: str = "labels") -> np.ndarray:
 
 
 def load_kaggle_csv(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read Kaggle's digit-recognizer file: images uint8 (n, 28, 28), labels (n,) or None.
-
-    Columns: an optional `label` (0-9), then pixel0 ... pixel783 (0-255), row by row.
-    """
+    """Read Kaggle's digit-recognizer file: images uint8 (n, 28, 28), labels (n,) or None."""
     try:
         table = pd.read_csv(path)
     except ValueError as error:  # pandas' own errors and UnicodeDecodeError are ValueErrors
@@ -220,10 +198,9 @@ def _whole_numbers(table: pd.DataFrame, path: str | Path, largest: int) -> np.nd
     wrong = np.argwhere(~((numbers >= 0) & (numbers <= largest) & (numbers == np.floor(numbers))))
     if len(wrong):
         row, column = wrong[0]
-        raise DataError(
-            f"{path}: row {row + 1}, column {table.columns[column]} holds "
-            f"'{table.iat[row, column]}', expected a whole number from 0 to {largest}."
-        )
+        found = f"column {table.columns[column]} holds '{table.iat[row, column]}'"
+        expected = f"expected a whole number from 0 to {largest}"
+        raise DataError(f"{path}: row {row + 1}, {found}, {expected}.")
     return numbers.astype(np.uint8)
 
 

@@ -1,12 +1,10 @@
-"""Figures: arrays in, matplotlib Figure out. One style, one palette, digits as dark ink on white.
+"""Figures: arrays in, matplotlib Figure out. One style, digits as dark ink on white.
 
-Colours: mostly Okabe and Ito, "Color Universal Design" (2008), which stay apart for colour-blind
-readers; no figure relies on colour alone.
+Colours: mostly Okabe and Ito, "Color Universal Design" (2008); no figure relies on them alone.
 """
 
 import math
 from contextlib import contextmanager
-from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,15 +15,14 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator
-from scipy.spatial import cKDTree
+from sklearn.neighbors import KernelDensity
 
 from src.config import BLUE, CLASSES, GREEN, GREY, ORANGE, RED, replacing
 
 PINK, SKY, WINE, OLIVE, BLACK = "#CC79A7", "#56B4E9", "#882255", "#B5A800", "#222222"
 DIGIT_COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, WINE, OLIVE, GREY, BLACK)
 LOOKS = list(zip(DIGIT_COLOURS * 11, "osD^v<>PX*h" * 10, strict=True))  # of lines, all different
-INK = "Greys"  # colour map of digits: 0 is paper, 1 is ink
-SHADE = "#DDEFE6"  # of a range, behind lines
+INK, SHADE = "Greys", "#DDEFE6"  # colour map of digits; of a range, behind lines
 WIDTH = 8.0  # inches; with 110 dots per inch the width that GitHub shows
 STYLE = {
     "figure.dpi": 110,
@@ -60,10 +57,9 @@ def new_figure(title: str, height: float, rows: int = 1, columns: int = 1, **set
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a PNG at the published resolution, with nothing cut off at the edges."""
-    path = Path(path)
     with replacing(path) as partial, styled():
         figure.savefig(partial, dpi="figure", bbox_inches="tight", metadata={"Software": None})
-    return path
+    return Path(path)
 
 
 def as_percent(value: float, _) -> str:
@@ -79,19 +75,15 @@ def plain_log_ticks(axis) -> None:
 
 
 @styled()
-def plot_digits(
-    images, titles=(), columns=10, title="", colours=("black",), row_labels=(), size=11, **scale
-) -> Figure:
-    """Draw images (n, h, w) in a grid, each under its title of `size` points.
-
-    `scale` (cmap, vmin, vmax) replaces dark ink from 0 to the largest value of all images.
-    """
+def plot_digits(images, titles=(), columns=10, title="", row_labels=(), size=11, **scale) -> Figure:
+    """Draw images (n, h, w) in a grid, each under its title of `size` points."""
     rows = math.ceil(len(images) / columns) or 1
     tall = max([h / w for h, w, *_ in map(np.shape, images)], default=0.1)
     height = min(tall * WIDTH / columns, 3.5) + (0.3 if len(titles) else 0.06)  # inches
     height = rows * height + (0.45 if title else 0.1)
     title = title if len(images) else f"{title}: none"
     figure, axes = new_figure(title, height, rows, columns, squeeze=False)
+    # dark ink from 0 to the largest value of all images, unless told otherwise
     scale = {"cmap": INK, "vmin": 0, "vmax": max([1e-9, *map(np.max, images)])} | scale
     for ax, image in zip(axes.flat, images, strict=False):
         ax.imshow(np.squeeze(image), **scale)
@@ -99,43 +91,36 @@ def plot_digits(
         ax.spines[:].set(visible=True, color="0.8")
     for ax in axes.flat[len(images) :]:
         ax.axis("off")
-    for ax, text, colour in zip(axes.flat, titles, cycle(colours), strict=False):
-        ax.set_title(text, fontsize=size, color=colour, pad=3)
+    for ax, text in zip(axes.flat, titles, strict=False):
+        ax.set_title(text, fontsize=size, pad=3)
     for ax, label in zip(axes[:, 0], row_labels, strict=False):
         ax.set_ylabel(label, rotation=0, ha="right", va="center")
     return figure
 
 
-def plot_predictions(images, labels, probabilities, title="", rejected=()) -> Figure:
-    """Draw images under digit and confidence: right ones blue, mistakes red.
-
-    A mistake names the runner-up too; where people `rejected` the printed label (booleans), it
-    gets a star, and is black.
-    """
-    titles, colours = [], []
-    stars = rejected if len(rejected) else [False] * len(images)
-    for true, row, star in zip(labels, probabilities, stars, strict=True):
+def plot_predictions(images, labels, probabilities, title="") -> Figure:
+    """Draw images under digit and confidence: right ones blue; mistakes red, with the runner-up."""
+    titles = []
+    for true, row in zip(labels, probabilities, strict=True):
         first, second = np.argsort(-row, kind="stable")[:2]
-        if first == true:
-            titles.append(f"{true}  {row[first]:.1%}")
-            colours.append(BLUE)
-        else:
-            mark = " *" if star else ""
-            titles.append(f"{true} → {first}{mark}\n{row[first]:.0%}, then {second}")
-            colours.append("black" if star else RED)
-    return plot_digits(images, titles, 8, title, colours or ["black"], size=10)
+        mistake = f"{true} → {first}\n{row[first]:.0%}, then {second}"
+        titles.append(f"{true}  {row[first]:.1%}" if first == true else mistake)
+    figure = plot_digits(images, titles, 8, title, size=10)
+    for ax in figure.axes:
+        ax.title.set_color(RED if "→" in ax.get_title() else BLUE)
+    return figure
 
 
 def plot_mistakes(images, labels, probabilities, rejected=(), title="mistakes", most=100) -> Figure:
-    """Draw the first `most` of all mistakes; see plot_predictions.
-
-    The caption counts them and goes on with `title`: "The 100 most confident of 143 mistakes".
-    """
+    """Draw the first `most` of all mistakes; star, in black, labels `rejected` by people."""
     which = "All" if len(images) <= most else f"The {most} most confident of"
     starred = "; * printed label rejected by people" if any(rejected[:most]) else ""
-    caption = f"{which} {len(images)} {title}{starred}"
     shown = [values[:most] for values in (images, labels, probabilities)]
-    return plot_predictions(*shown, caption, rejected[:most])
+    figure = plot_predictions(*shown, f"{which} {len(images)} {title}{starred}")
+    for i in np.flatnonzero(rejected[:most]):
+        name = figure.axes[i].title
+        name.set(text=name.get_text().replace("\n", " *\n"), color="black")
+    return figure
 
 
 def plot_maps(maps, columns=16, signed=False, title="") -> Figure:
@@ -147,64 +132,51 @@ def plot_maps(maps, columns=16, signed=False, title="") -> Figure:
 
 def plot_heat(images, heat, titles, title="", columns=6, row_labels=()) -> Figure:
     """Draw digits in grey under `heat` (n, 28, 28) in [0, 1], where evidence lies."""
-    settings = {"row_labels": row_labels, "size": 10, "vmax": 1.6 * np.max(images)}
-    figure = plot_digits(images, titles, columns, title, **settings)
+    grey = 1.6 * np.max(images)
+    figure = plot_digits(images, titles, columns, title, row_labels, size=10, vmax=grey)
     for ax, warm in zip(figure.axes, heat, strict=False):
         ax.imshow(np.ones_like(warm), cmap="Oranges", vmin=0, vmax=1.4, alpha=0.75 * warm)
     return figure
 
 
 def plot_pictures(pictures, titles=(), columns=6, title="", boxes=None) -> Figure:
-    """Draw photos as they are: grey (h, w) in [0, 1] or RGB (h, w, 3).
-
-    `boxes`: number of a picture -> (left, top, right, bottom, text) of frames to draw in it.
-    """
-    columns = min(columns, len(pictures))
+    """Draw photos, grey or RGB in [0, 1]; `boxes`: number -> (left, top, right, bottom, text)."""
     figure = plot_digits(pictures, titles, columns, title, size=10, cmap="gray", vmax=1)
     for number, frames in (boxes or {}).items():
         ax = figure.axes[number]
-        for left, top, right, bottom, text in frames:
-            size = (right - left, bottom - top)
-            ax.add_patch(plt.Rectangle((left, top), *size, fill=False, ec=BLUE, lw=1.5))
-            ax.text(left, top, text, color=BLUE, va="bottom", fontsize=12)
+        for x, y, right, bottom, text in frames:
+            ax.add_patch(plt.Rectangle((x, y), right - x, bottom - y, fill=False, ec=BLUE, lw=1.5))
+            ax.text(x, y, text, color=BLUE, va="bottom", fontsize=12)
     return figure
 
 
 @styled()
 def plot_embedding(points, labels, title="", marked=()) -> Figure:
-    """Draw points (n, 2) coloured by digit; frame those `marked` (booleans).
-
-    Each digit is written large where its points are most among themselves.
-    """
+    """Draw points (n, 2) by digit, named where its points lie densest; frame those `marked`."""
     figure, ax = new_figure(title, 6.4)
-    near = cKDTree(points).query(points, min(60, len(points)))[1]
-    purity = (labels[near] == labels[:, np.newaxis]).mean(axis=1)
-    edge = [withStroke(linewidth=4, foreground="white")]
+    centred, edge = {"ha": "center", "va": "center"}, withStroke(linewidth=4, foreground="white")
     for digit in np.unique(labels):
-        own, pure = points[labels == digit], purity[labels == digit]
+        own = points[labels == digit]
         ax.scatter(*own.T, s=7, color=DIGIT_COLOURS[digit], alpha=0.7, lw=0)
-        purest = own[pure == pure.max()]
-        x, y = purest[np.linalg.norm(purest - np.median(purest, axis=0), axis=1).argmin()]
-        ax.text(x, y, digit, size=20, weight="bold", ha="center", va="center", path_effects=edge)
+        density = KernelDensity(bandwidth=np.std(points) / 5).fit(own).score_samples(own)
+        place = own[density.argmax()]
+        ax.text(*place, digit, size=20, weight="bold", path_effects=[edge], **centred)
     frame = {"boxstyle": "square,pad=0.1", "facecolor": (1, 1, 1, 0.6), "lw": 0.8}
     for i in np.flatnonzero(marked):
-        ax.text(*points[i], labels[i], size=9, ha="center", va="center", bbox=frame)
+        ax.text(*points[i], labels[i], size=9, bbox=frame, **centred)
     ax.axis("off")
     return figure
 
 
 @styled()
 def plot_history(epochs, title="") -> Figure:
-    """Draw loss and accuracy per epoch, the best epoch, cuts of `learning_rate`.
-
-    Values that are not finite are left out; the title of the loss says from which epoch.
-    """
+    """Draw loss and accuracy per epoch where finite, the best epoch, cuts of `learning_rate`."""
     figure, axes = new_figure(title, 3.7, 1, 2)
     table = pd.DataFrame(epochs, index=range(1, len(epochs["loss"]) + 1))
     table = table.where(np.isfinite(table))
-    losses = table.get("val_loss", table.loss[:0])
-    best = losses.index[losses == losses.min()][:1]  # none without a finite loss
+    best = table.get("val_loss", table.loss[:0]).dropna().nsmallest(1).index
     cuts = np.flatnonzero(np.diff(epochs.get("learning_rate", [])) < 0) + 1.5
+    lost = [f"Loss (not finite from epoch {epoch})" for epoch in table.index[table.loss.isna()]]
     for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
         ax.plot(table[metric], "o-", color=BLUE, ms=4, label="training")
         if f"val_{metric}" in table:
@@ -212,13 +184,11 @@ def plot_history(epochs, title="") -> Figure:
             ax.plot(values, "s--", color=RED, ms=4, label="validation")
             ax.plot(values[best], "o", ms=12, mfc="none", mec="black", label="best validation loss")
         if len(cuts):
-            ends = {"ymin": 0, "ymax": 1, "transform": ax.get_xaxis_transform()}
-            ax.vlines(cuts, **ends, color=GREY, ls=":", label="learning rate cut")
+            whole = ax.get_xaxis_transform()  # from 0 to 1: the height of the panel
+            ax.vlines(cuts, 0, 1, GREY, ":", "learning rate cut", transform=whole)
         ax.set(xlabel="epoch", title=metric.capitalize())
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if table.loss.isna().any():
-        axes[0].set_title(f"Loss (not finite from epoch {table.index[table.loss.isna()][0]})")
-    axes[0].set_yscale("log")
+    axes[0].set(yscale="log", title=[*lost, "Loss"][0])
     plain_log_ticks(axes[0].yaxis)
     axes[1].yaxis.set_major_formatter(as_percent)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -228,20 +198,19 @@ def plot_history(epochs, title="") -> Figure:
 @styled()
 def plot_confusion(matrix, title="") -> Figure:
     """Draw a confusion matrix (10, 10): mistakes; the share of right ones beside it."""
+    figure, ax = new_figure(title, 6.6)
     right, total = np.diagonal(matrix), np.sum(matrix, axis=1)
     mistakes = matrix - np.diag(right)
-    figure, ax = new_figure(title, 6.6)
-    numbers = np.where(mistakes > 0, mistakes.astype(str), "")
-    colours = plt.get_cmap("Blues").with_extremes(under="white")  # of 0.5: no mistake
-    scale = {"cmap": colours, "norm": LogNorm(0.7, max(mistakes.max(), 2)), "cbar": False}
-    cells = {"square": True, "linewidths": 0.5, "linecolor": "0.9", "ax": ax}
-    sns.heatmap(np.maximum(mistakes, 0.5), annot=numbers, fmt="", **scale, **cells)
+    low, high = 0.7, max(mistakes.max(), 2)  # given twice: seaborn warns where all are masked
+    colours = {"cmap": "Blues", "norm": LogNorm(low, high), "vmin": low, "vmax": high}
+    cells = {"square": True, "linewidths": 0.5, "linecolor": "0.9", "mask": mistakes == 0}
+    sns.heatmap(mistakes, annot=True, fmt="d", cbar=False, ax=ax, **colours, **cells)
     for digit in range(CLASSES):
         ax.add_patch(plt.Rectangle((digit, digit), 1, 1, color="0.9", lw=0))
         share = f"{right[digit] / total[digit]:.2%}" if total[digit] else "none"
         ax.text(CLASSES + 0.15, digit + 0.5, share, va="center")
     ax.text(CLASSES + 0.15, -0.25, "correct", va="center", weight="bold")
-    ax.tick_params(axis="y", rotation=0)
+    ax.tick_params(rotation=0, grid_alpha=0)
     ax.set(xlabel="predicted digit", ylabel="true digit")
     return figure
 
@@ -249,19 +218,17 @@ def plot_confusion(matrix, title="") -> Figure:
 @styled()
 def plot_digit_accuracy(rows, title="") -> Figure:
     """Draw accuracies and intervals: rows of evaluation.accuracy_per_digit."""
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).set_index("digit")
     overall = 1 - table.errors.sum() / table.n.sum()
     figure, ax = new_figure(title, 3.8)
-    ax.vlines(table.digit, table.low, table.high, color=BLUE, lw=3, alpha=0.45)
-    ax.plot(table.digit, table.accuracy, "o", color=BLUE, ms=7)
-    below = {"textcoords": "offset points", "ha": "center", "va": "top", "size": 9}
-    for row in table.itertuples():
-        ax.annotate(f"{row.errors} of\n{row.n:,}", (row.digit, row.low), (0, -4), **below)
+    ax.vlines(table.index, table.low, table.high, color=BLUE, lw=3, alpha=0.45)
+    ax.plot(table.accuracy, "o", color=BLUE, ms=7)
     ax.axhline(overall, color="black", lw=1, ls="--", label=f"all digits: {overall:.2%}")
-    ax.margins(y=0.2)
-    ax.set(xlabel="digit (wrong of all written below)", ylabel="accuracy, 95% interval")
-    ax.set_xticks(range(CLASSES))
+    counts = [f"{row.Index}\n{row.errors} of\n{row.n:,}" for row in table.itertuples()]
+    ax.set_xticks(table.index, counts)
+    ax.set(xlabel="digit, and how many of all are wrong", ylabel="accuracy, 95% interval")
     ax.yaxis.set_major_formatter(as_percent)
+    ax.margins(y=0.2)
     ax.legend(loc="upper right")
     return figure
 
@@ -285,19 +252,17 @@ def plot_architecture(rows, title="") -> Figure:
     """Draw the layers from top to bottom: rows of models.layer_table."""
     table = pd.DataFrame(rows)
     kinds = {"Conv2D": BLUE, "Dense": GREEN, "BatchNormalization": ORANGE}
-    colours, y = [kinds.get(kind, GREY) for kind in table.kind], range(len(table))
+    colours = [kinds.get(kind, GREY) for kind in table.kind]
+    lengths = 1.5 * table.parameters / max(1, table.parameters.max())
+    table["parameters"] = [f"{n:,}" if n else "–" for n in table.parameters]
     figure, ax = new_figure(title, 0.42 * len(table) + 1.1)
-    ax.barh(y, 5.3, 0.76, color=colours, alpha=0.2)
-    ax.barh(y, 0.08, 0.76, color=colours)
-    lengths = 1.6 * table.parameters / max(1, table.parameters.max())
-    bars = ax.barh(y, lengths, 0.5, left=5.45, color=colours)
-    ax.bar_label(bars, [f"{n:,}" if n else "–" for n in table.parameters], padding=6)
-    for x, name, side in ((0.2, "kind", "left"), (2.15, "layer", "left"), (5.2, "output", "right")):
-        ax.text(x, -0.85, name, ha=side, color="0.35")
-        for at, text in enumerate(table[name]):
-            ax.text(x, at, text, ha=side, va="center", weight="bold" if name == "kind" else None)
-    ax.text(5.45, -0.85, "parameters", color="0.35")
-    ax.set(xlim=(0, 8), ylim=(len(table) - 0.5, -1.2))
+    ax.barh(table.index, 6.4, 0.76, color=colours, alpha=0.2)
+    ax.barh(table.index, lengths, 0.76, left=6.4, color=colours)
+    for name, x in {"kind": 0.1, "layer": 2.2, "output": 5, "parameters": 6.3}.items():
+        side = "right" if x > 3 else "left"
+        for y, text in enumerate([name, *table[name]], -1):
+            ax.text(x, y, text, ha=side, va="center", weight="bold" if y < 0 else None)
+    ax.set(xlim=(0, 8), ylim=(len(table) - 0.5, -1.4))
     ax.axis("off")
     return figure
 
@@ -325,11 +290,10 @@ def draw_lines(ax, curves, **settings) -> None:
 def plot_robustness(curves, ranges, units, title="", shaded="trained on") -> Figure:
     """Draw accuracy against strength: a panel per disturbance, a line per model.
 
-    `curves`: disturbance -> model -> (strengths, accuracies from 0 to 1). `ranges`: disturbance
-    -> (low, high), shaded, which the legend calls `shaded`. `units`: labels of x axes.
+    `curves`: see disturb.curves; `ranges`: disturbance -> (low, high), what `shaded` names.
     """
     rows = math.ceil(len(curves) / 3)
-    figure, axes = new_figure(title, 2.35 * rows, rows, 3, sharey=True, squeeze=False)
+    figure, axes = new_figure(title, 2.5 * rows, rows, 3, sharey=True, squeeze=False)
     for ax, (name, models) in zip(axes.flat, curves.items(), strict=False):
         draw_lines(ax, models, ms=4)
         ax.set(title=name, xlabel=units[name], ylim=(0, 1.03))
@@ -337,15 +301,11 @@ def plot_robustness(curves, ranges, units, title="", shaded="trained on") -> Fig
             ax.axvspan(*ranges[name], color=SHADE, zorder=0)
     for ax in axes.flat[len(curves) :]:
         ax.axis("off")
-    first, room = axes[0, 0], len(curves) < axes.size
     if ranges:
-        first.add_patch(plt.Rectangle((0, 0), 0, 0, color=SHADE, label=shaded))
-    first.yaxis.set_major_formatter(as_percent)
+        axes[0, 0].add_patch(plt.Rectangle((0, 0), 0, 0, color=SHADE, label=shaded))
+    axes[0, 0].yaxis.set_major_formatter(as_percent)
     figure.supylabel("accuracy", size=11)
-    place = {"loc": "outside lower center", "ncols": 4}
-    if room:
-        place = {"loc": "lower right", "bbox_to_anchor": (1, 0.04)}
-    figure.legend(*first.get_legend_handles_labels(), **place)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -354,23 +314,21 @@ def plot_calibration(bins, coverage, title="") -> Figure:
     """Draw how often each confidence is wrong, and what refusing images buys.
 
     `bins`: name -> evaluation.calibration_bins, `coverage`: name -> evaluation.coverage_curve.
-    What is below 0.02% is drawn at the edge, a share of 0 with an open marker.
     """
     figure, (left, right) = new_figure(title, 3.9, 1, 2)
-    ends = (0.02, 100)
-    left.plot(ends, ends, color="0.6", lw=1, label="as sure as right")
+    ends = {"xlim": (0.02, 100), "ylim": (0.02, 100), "xscale": "log", "yscale": "log"}
+    left.axline((1, 1), (10, 10), color="0.6", lw=1, label="as sure as right")
     for (name, found), (colour, marker) in zip(bins.items(), LOOKS, strict=False):
         parts = [found[key] for key in ("confidence", "accuracy", "high", "low")]
-        unsure, wrong, low, high = np.maximum(100 * (1 - np.array(parts)), ends[0])
+        unsure, wrong, low, high = np.maximum(100 * (1 - np.array(parts)), 0.02)  # or at the edge
         fill = np.where(found["accuracy"] < 1, colour, "white")
-        off = f"{name}: {100 * found['error']:.2f} points off"
         left.vlines(unsure, low, high, color=colour, lw=1, alpha=0.6)
         left.scatter(unsure, wrong, marker=marker, c=fill, ec=colour, clip_on=False, zorder=2)
+        off = f"{name}: {100 * found['error']:.2f} points off"
         left.plot([], [], marker, color=colour, label=off)
-    left.set(xscale="log", xlim=ends, xlabel="1 - confidence (%)", title="as sure as right?")
-    left.set(yscale="log", ylim=ends, ylabel="wrong (%)")
-    left.xaxis.set_major_formatter("{x:g}")
-    left.yaxis.set_major_formatter("{x:g}")
+    left.set(xlabel="1 - confidence (%)", ylabel="wrong (%)", title="as sure as right?", **ends)
+    for axis in (left.xaxis, left.yaxis):
+        axis.set_major_formatter("{x:g}")
     figure.legend(loc="outside lower left", ncols=3, fontsize=9)
     refused = {name: (100 * (1 - x), 100 * (1 - y)) for name, (x, y) in coverage.items()}
     draw_lines(right, refused, lw=2, marker="")

@@ -6,10 +6,25 @@ import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
+from src.config import expect
+
 LOSSES = ("sparse_categorical_crossentropy", "categorical_crossentropy")
 SCHEDULES = ("constant", "one_cycle")
+PARTS = ("split", "held_back")
 DICTS = ("network", "optimizer", "augmentation", "early_stopping", "reduce_lr")
 SHOWN = ("about", "system", "reported", "reported_on", "comparable")  # in tables
+COUNT = (lambda value: isinstance(value, int) and value >= 1, "a whole number, 1 or more")
+RULES = {  # of a field: what holds for its values, and how that is said
+    "loss": (LOSSES.__contains__, f"one of {', '.join(LOSSES)}"),
+    "schedule": (SCHEDULES.__contains__, f"one of {', '.join(SCHEDULES)}"),
+    **{"batch_size": COUNT, "epochs": COUNT},
+    **dict.fromkeys(DICTS, (lambda value: isinstance(value, dict), "a dict of arguments")),
+    "validation": (
+        lambda value: value in PARTS or (isinstance(value, float) and 0 < value < 1),
+        "a share, 'split' or 'held_back'",
+    ),
+    "label_smoothing": (lambda value: 0 <= value < 1, "0 to below 1"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,24 +55,12 @@ class Recipe:
     weight_average: float | None = None  # momentum of a running average of the weights
 
     def __post_init__(self):
-        share, of_split = self.validation, self.validation in ("split", "held_back")
-        for name, allowed in (("loss", LOSSES), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in allowed:
-                expected = f"expected one of {', '.join(allowed)}"
-                raise ValueError(f"{name}={getattr(self, name)!r}: {expected}.")
-        for name in ("batch_size", "epochs"):
+        for name, (holds, expected) in RULES.items():
             value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more.")
-        for name in DICTS:
-            if not isinstance(getattr(self, name), dict):
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected a dict of arguments.")
-        if not of_split and not (isinstance(share, float) and 0 < share < 1):
-            raise ValueError(f"validation={share!r}: expected a share, 'split' or 'held_back'.")
-        if self.images and of_split:
-            raise ValueError(f"images: with validation={share!r}, all are used; give a share.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing}: expected 0 to below 1.")
+            expect(holds(value), name, value, expected)
+        if self.images and self.validation in PARTS:
+            said = f"with validation={self.validation!r}, all are used; give a share"
+            raise ValueError(f"images: {said}.")
         if self.label_smoothing and self.loss != "categorical_crossentropy":
             raise ValueError("label_smoothing: needs loss='categorical_crossentropy'.")
 
@@ -70,7 +73,7 @@ class Recipe:
             if name in DICTS and value in (None, False):
                 changes[name] = {}
             elif name in DICTS and isinstance(value, dict):
-                changes[name] = {**getattr(self, name), **value}
+                changes[name] = getattr(self, name) | value
         return replace(self, **changes)
 
     def settings(self) -> dict:
@@ -100,9 +103,8 @@ def _build(name: str, content: dict) -> Recipe:
     """Make a recipe of its table, which may change the recipe that `like` names."""
     changes = copy.deepcopy(content)
     like, replaced = changes.pop("like", None), changes.pop("replace", None)
-    if like is None:
-        return Recipe(name=name, **changes)
-    recipe = _build(like, (LADDER | MEMBERS | STUDENTS | RECIPES)[like])
+    known = LADDER | MEMBERS | STUDENTS | RECIPES
+    recipe = _build(like, known[like]) if like else Recipe()
     if replaced:
         recipe = recipe.change(**{replaced: None})
     return recipe.change(name=name, **changes)

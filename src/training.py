@@ -18,41 +18,35 @@ from src.recipes import Recipe
 
 
 class AtomicCheckpoint(keras.callbacks.Callback):
-    """Keep the network of the best epoch in a file that is always whole.
-
-    Like Keras' ModelCheckpoint(save_best_only=True), but the file is replaced only once the new
-    one is written, holds no optimiser state, and never a network whose loss is not a number.
-    """
+    """Keep the best epoch's network as ModelCheckpoint does, but in a file that is always whole."""
 
     def __init__(self, path: str | Path, monitor: str = "val_loss"):
         super().__init__()
         self.path, self.monitor, self.best = Path(path), monitor, np.inf
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if (logs or {}).get(self.monitor, np.inf) < self.best:
+        if (logs or {}).get(self.monitor, np.inf) < self.best:  # never so if it is not a number
             models.save_model(self.model, self.path)
             self.best = logs[self.monitor]
 
 
 class LiveProgress(keras.callbacks.Callback):
-    """Show a table with a row per epoch, redrawn in place about once a second.
+    """Show a table of the epochs, redrawn about once a second; outside a notebook, print its rows.
 
-    A saved notebook keeps its last state only, as plain text that GitHub shows. Use it with
-    `fit(..., verbose=0)`. Outside a notebook each epoch's row is printed.
+    A saved notebook keeps the last state as plain text. Use it with `fit(..., verbose=0)`.
     """
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.rows, self.handle, self.drawn = [], None, 0.0
-        self.started = self.epoch_started = time.perf_counter()
+        self.rows, self.handle, self.drawn, self.started = [], None, 0.0, time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if time.perf_counter() - self.drawn > 1:
             self._draw(f"epoch {len(self.rows) + 1}: batch {batch + 1} of {self.params['steps']}")
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        now = time.perf_counter()
-        self.rows.append({"epoch": epoch + 1, "seconds": now - self.epoch_started, **(logs or {})})
-        self.epoch_started = now
+        earlier = sum(row["seconds"] for row in self.rows)
+        seconds = time.perf_counter() - self.started - earlier
+        self.rows.append({"epoch": epoch + 1, "seconds": seconds, **(logs or {})})
         self._draw()
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -66,17 +60,13 @@ class LiveProgress(keras.callbacks.Callback):
         table = pd.DataFrame(self.rows).to_string(index=False, formatters=columns)
         lines = table.splitlines() if self.rows else []
         text = {"text/plain": "\n".join([*lines, last_line]).strip("\n")}
-        if not _in_notebook():
+        if getattr(get_ipython(), "kernel", None) is None:  # not in a notebook
             if self.rows and not last_line:
                 print("\n".join(lines if len(self.rows) == 1 else lines[-1:]))
         elif self.handle is None:
             self.handle = display(text, raw=True, display_id=True)
         else:
             self.handle.update(text, raw=True)
-
-
-def _in_notebook() -> bool:
-    return getattr(get_ipython(), "kernel", None) is not None
 
 
 def save_history(path: str | Path, history: keras.callbacks.History, **settings) -> Path:
@@ -90,19 +80,16 @@ class Trained(NamedTuple):
 
     model: keras.Model
     history: dict[str, list[float]]
-    seconds: float
+    seconds: float  # wall clock, from building the network to its last step
     train_rows: np.ndarray
     val_rows: np.ndarray
 
 
-def train(
-    recipe: Recipe, digits: data.DigitData, seed: int = 0, callbacks=(), start=None
-) -> Trained:
-    """Train a recipe on the training images; the same seed gives the same network.
+def train(recipe: Recipe, digits: data.DigitData, seed=0, callbacks=(), start=None) -> Trained:
+    """Train a recipe on the training images, from weights `start`; same seed, same network.
 
     Validation images are scored after each epoch where the recipe keeps a share of its own, or
-    a callback watches them. `start`: weights to begin with. `seconds` is the wall clock from
-    building the network to its last step.
+    a callback watches them.
     """
     _check_arguments(recipe)
     callbacks = list(callbacks)
@@ -110,11 +97,15 @@ def train(
         callbacks.append(keras.callbacks.EarlyStopping(**recipe.early_stopping))
     if recipe.reduce_lr:
         callbacks.append(keras.callbacks.ReduceLROnPlateau(**recipe.reduce_lr))
-    monitors = [str(getattr(callback, "monitor", "")) for callback in callbacks]
+    watched = [str(getattr(callback, "monitor", "")) for callback in callbacks]
     rows, val_rows = split_rows(recipe, digits, seed)
-    x, y, validation = *_inputs(recipe, digits, rows), None
-    if isinstance(recipe.validation, float) or any(name.startswith("val") for name in monitors):
-        validation = data.make_dataset(*_inputs(recipe, digits, val_rows), 500)
+    labels, validation = digits.y_train, None
+    if recipe.loss == "categorical_crossentropy":
+        labels = data.one_hot(labels)
+    if isinstance(recipe.validation, float) or any(name.startswith("val") for name in watched):
+        images = data.scale_images(digits.x_train[val_rows])
+        validation = data.make_dataset(images, labels[val_rows], 500)
+    x, y = data.scale_images(digits.x_train[rows]), labels[rows]
     started = time.perf_counter()
     keras.utils.set_random_seed(seed)
     batches = data.make_dataset(x, y, recipe.batch_size, True, seed, recipe.augmentation)
@@ -133,41 +124,31 @@ def _check_arguments(recipe: Recipe) -> None:
     network = models.build_resnet if "blocks" in recipe.network else models.build_cnn
     takes = {"network": network, "augmentation": augment, "optimizer": keras.optimizers.Adam}
     for name, function in takes.items():
-        known = [n for n in inspect.signature(function).parameters if n not in ("images", "seed")]
+        known = list(inspect.signature(function).parameters)
         if name == "augmentation":
-            known.append("outliers")
-        unknown = sorted(set(getattr(recipe, name)) - set(known))
-        if unknown:
-            raise ValueError(f"{name}: no argument {unknown[0]!r}; there are {', '.join(known)}.")
+            known = [*known[2:], "outliers"]  # no recipe names the images and the seed
+        for argument in sorted(set(getattr(recipe, name)) - set(known)):
+            raise ValueError(f"{name}: no argument {argument!r}; there are {', '.join(known)}.")
 
 
 def split_rows(recipe: Recipe, digits: data.DigitData, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Choose the rows to train on and those to validate on: of the one split, or by a share."""
+    labels, rows = digits.y_train, np.arange(len(digits.y_train))
     if recipe.validation == "split":
         return digits.rows["train"], digits.rows["validation"]
     if recipe.validation == "held_back":
-        held_back = digits.rows["held_back"]
-        return np.setdiff1d(np.arange(len(digits.y_train)), held_back), held_back
-    labels, rows = digits.y_train, np.arange(len(digits.y_train))
+        return np.setdiff1d(rows, digits.rows["held_back"]), digits.rows["held_back"]
     if recipe.images and recipe.images < len(labels):
         _, rows = data.stratified_split(labels, recipe.images / len(labels))
     kept, val = data.stratified_split(labels[rows], recipe.validation, seed)
     return rows[kept], rows[val]
 
 
-def _inputs(recipe: Recipe, digits: data.DigitData, rows: np.ndarray) -> tuple:
-    labels = digits.y_train[rows]
-    if recipe.loss == "categorical_crossentropy":
-        labels = data.one_hot(labels)
-    return data.scale_images(digits.x_train[rows]), labels
-
-
 def compile_model(model: keras.Model, recipe: Recipe, steps: int, loss=None, metrics=()) -> None:
     """Compile a model as the recipe has it, for a run of `steps` batches.
 
-    The one-cycle schedule warms up linearly over the first quarter and falls to zero along a
-    cosine: Smith and Topin, "Super-Convergence" (2018), with the cosine of Loshchilov and
-    Hutter, "SGDR" (2017).
+    The one-cycle schedule warms up linearly over the first quarter, then falls to zero along a
+    cosine: Smith and Topin, "Super-Convergence" (2018); Loshchilov and Hutter, "SGDR" (2017).
     """
     settings = dict(recipe.optimizer)
     if recipe.schedule == "one_cycle":
@@ -179,8 +160,7 @@ def compile_model(model: keras.Model, recipe: Recipe, steps: int, loss=None, met
         settings |= {"use_ema": True, "ema_momentum": recipe.weight_average}
     if loss is None and recipe.loss == "categorical_crossentropy":
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
-    elif loss is None:
-        loss = keras.losses.SparseCategoricalCrossentropy()
+    loss = loss or keras.losses.SparseCategoricalCrossentropy()
     model.compile(keras.optimizers.Adam(**settings), loss, metrics=["accuracy", *metrics])
 
 

@@ -41,7 +41,7 @@ def test_a_change_keeps_images_repeats_with_its_seed_and_draws_for_each(images, 
     assert different == 1 if change.__name__ == "coarsen" else different > 3  # one grid for all
 
 
-@pytest.mark.parametrize("share, tolerance", [(0, 0), (0.15, 0.04), (0.5, 0.05), (1.0, 0.01)])
+@pytest.mark.parametrize("share, tolerance", [(0, 0), (0.15, 0.04), (1.0, 0.01)])
 def test_a_share_is_corrupted(images, share, tolerance):
     changed = corrupt(images, (1, 2), share).numpy()
     assert differ(changed, images).mean() == pytest.approx(share, abs=tolerance)

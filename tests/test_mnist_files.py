@@ -33,9 +33,9 @@ def idx_bytes(array):
     return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
 
 
-def npz_bytes(arrays, save=np.savez_compressed):
+def npz_bytes(**changes):
     buffer = io.BytesIO()
-    save(buffer, **arrays)
+    np.savez_compressed(buffer, **FAKE | changes)
     return buffer.getvalue()
 
 
@@ -43,7 +43,11 @@ def zipped(array):
     return gzip.compress(idx_bytes(array), mtime=0)
 
 
-NPZ = npz_bytes(FAKE)
+def sha256(raw):
+    return hashlib.sha256(raw).hexdigest()
+
+
+NPZ = npz_bytes()
 GZ = {IDX[key] + ".gz": zipped(array) for key, array in FAKE.items()}
 FILES = {"mnist.npz": NPZ, **GZ}
 
@@ -85,11 +89,11 @@ def cache(monkeypatch, tmp_path):
 @pytest.fixture
 def fake(monkeypatch):
     """Make the loader take FAKE for MNIST."""
-    hashes = {key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in FAKE.items()}
-    served = {name[:-3]: hashlib.sha256(raw).hexdigest() for name, raw in GZ.items()}
+    hashes = {key: sha256(array.tobytes()) for key, array in FAKE.items()}
+    served = {name[:-3]: sha256(raw) for name, raw in GZ.items()}
     monkeypatch.setattr(mnist_files, "ARRAYS", {key: (IDX[key], FAKE[key].shape) for key in FAKE})
     monkeypatch.setattr(mnist_files, "CONTENT_SHA256", hashes)
-    monkeypatch.setattr(mnist_files, "KERAS_SHA256", hashlib.sha256(NPZ).hexdigest())
+    monkeypatch.setattr(mnist_files, "KERAS_SHA256", sha256(NPZ))
     monkeypatch.setattr(mnist_files, "MIRROR_SHA256", served)
 
 
@@ -123,48 +127,41 @@ def test_relative_mnist_dir(fake, monkeypatch, tmp_path, working_folder, root):
 
 LABELS, LABELS_GZ, PIXELS_GZ = IDX["y_test"], IDX["y_test"] + ".gz", IDX["x_test"] + ".gz"
 RAW = idx_bytes(FAKE["y_test"])
-SHORT = {"x_test": FAKE["x_test"][1:]}
-DAMAGED = [  # file, its content (None: missing), what is said
+DAMAGED = [  # file, its content, what is said
     (LABELS, b"\x00\x00\x0d" + RAW[3:], "wrong magic number 00 00 0d 01"),
-    (LABELS, b"\x00\x00\x08\x02" + RAW[4:], "wrong magic number 00 00 08 02"),
     (LABELS, RAW[:-1], "holds 17 bytes, but its header (10,) promises 18"),
-    (LABELS, RAW + b"\x00", "holds 19 bytes, but its header (10,) promises 18"),
     (LABELS, RAW[:4] + b"\xff" * 4, "promises 4,294,967,303"),
-    (LABELS, RAW[:4], "truncated or damaged"),
     (LABELS, RAW[:6], "truncated or damaged"),
     (LABELS, b"", "wrong magic number (empty)"),
-    (LABELS, HTML, "looks like a web page"),
     (LABELS_GZ, GZ[LABELS_GZ][:-5], "not a whole gzip file"),
     (LABELS_GZ, GZ[LABELS_GZ][:12] + b"\xff" * 30, "not a whole gzip file"),
     (LABELS_GZ, gzip.compress(RAW[:-1]), "holds 17 bytes"),
     (LABELS_GZ, HTML, "looks like a web page"),
-    (LABELS_GZ, gzip.compress(HTML), "looks like a web page"),
-    (LABELS_GZ, b"", "(empty)"),
     (LABELS_GZ, zipped(FAKE["y_test"][::-1]), "content of y_test is not MNIST's"),
     (LABELS_GZ, zipped(FAKE["y_test"] + 1), "y_test: label 10 at index 0"),
     (PIXELS_GZ, zipped(PIXEL_CHANGED), "content of x_test is not MNIST's"),
-    (PIXELS_GZ, zipped(SHORT["x_test"]), "x_test is uint8 (9, 28, 28), expected uint8 (10, 28"),
-    *[(name, None, f" lacks {name.removesuffix('.gz')} (") for name in GZ],
-    ("mnist.npz", npz_bytes(FAKE | {"x_test": PIXEL_CHANGED}), "content of x_test is not MNIST's"),
-    ("mnist.npz", npz_bytes(FAKE | SHORT), "x_test is uint8 (9, 28, 28), expected uint8 (10"),
+    (PIXELS_GZ, zipped(FAKE["x_test"][1:]), "x_test is uint8 (9, 28, 28), expected uint8 (10, 28"),
+    ("mnist.npz", npz_bytes(x_test=PIXEL_CHANGED), "content of x_test is not MNIST's"),
     ("mnist.npz", NPZ[:-100], "is damaged"),
     ("mnist.npz", NPZ[:200] + b"?" * 9 + NPZ[209:], "is damaged"),
     ("mnist.npz", NPZ.replace(b"x_train", b"z_train"), "is damaged"),
     ("mnist.npz", NPZ.replace(b"\x08\x00", b"\x63\x00"), "is damaged"),  # compression unknown
-    ("mnist.npz", npz_bytes({"arr": PIXEL_CHANGED}, np.save), "is damaged"),  # .npy, not .npz
-    ("mnist.npz", npz_bytes(FAKE | {"y_test": np.array([{}])}), "is damaged"),  # a pickle
+    ("mnist.npz", npz_bytes(y_test=np.array([{}])), "is damaged"),  # a pickle
     ("mnist.npz", HTML, "is damaged"),
-    ("mnist.npz", b"", "is damaged"),
 ]
 
 
 @pytest.mark.parametrize("name, raw, reason", DAMAGED, ids=range(len(DAMAGED)))
 def test_what_is_wrong_in_mnist_dir_is_named(mnist_dir, cache, name, raw, reason):
-    write(mnist_dir, GZ if raw is None else GZ | {name: raw})
-    if raw is None:
-        (mnist_dir / name).unlink()
+    write(mnist_dir, GZ | {name: raw})
     write(cache, GZ)  # a good copy elsewhere is no reason to pass over MNIST_DIR
-    with refused(mnist_dir if raw is None else mnist_dir / name, reason):
+    with refused(mnist_dir / name, reason):
+        data.load_mnist()
+
+
+def test_missing_files_are_named(mnist_dir):
+    write(mnist_dir, {LABELS_GZ: GZ[LABELS_GZ], PIXELS_GZ: GZ[PIXELS_GZ]})
+    with refused(f"{mnist_dir} lacks {IDX['x_train']}, {IDX['y_train']} (with or without .gz)"):
         data.load_mnist()
 
 
@@ -192,26 +189,20 @@ def test_keras_folder_is_in_the_home_folder(fake, monkeypatch, tmp_path):
 
 @pytest.fixture
 def web(fake, monkeypatch):
-    """Answers by URL (the file itself where none is set), what was asked, and with what timeout.
-
-    An answer is the bytes that arrive, or an error after half of them.
-    """
-    web = SimpleNamespace(answers={}, asked=[], timeout=None)
+    """What was asked, and answers by URL: bytes, or an error after half of the file itself."""
+    web = SimpleNamespace(answers={}, asked=[])
 
     def download(url, path, _):
         web.asked.append(url)
         raw = FILES[url.split("/")[-1]]
         answer = web.answers.get(url, raw)
-        failed = isinstance(answer, Exception)
-        Path(path).write_bytes(raw[: len(raw) // 2] if failed else answer)
-        if failed:
+        if isinstance(answer, Exception):
+            Path(path).write_bytes(raw[: len(raw) // 2])
             raise answer
+        Path(path).write_bytes(answer)
 
-    def downloader(timeout):
-        web.timeout = timeout
-        return download
-
-    monkeypatch.setattr(mnist_files.pooch, "HTTPDownloader", downloader)
+    downloaders = {mnist_files.TIMEOUT: download}
+    monkeypatch.setattr(mnist_files.pooch, "HTTPDownloader", lambda timeout: downloaders[timeout])
     monkeypatch.setattr(mnist_files, "KERAS_URL", "https://keras/")
     monkeypatch.setattr(mnist_files, "MIRROR_URL", "https://mirror/")
     return web
@@ -219,24 +210,21 @@ def web(fake, monkeypatch):
 
 KERAS = "https://keras/mnist.npz"
 MIRROR = ["https://mirror/" + name for name in GZ]
-OLD = {"none": None, "page": HTML, "changed": npz_bytes(FAKE | {"x_test": PIXEL_CHANGED})}
 
 
-@pytest.mark.parametrize("old", OLD.values(), ids=OLD)
+@pytest.mark.parametrize("old", [{}, {"mnist.npz": HTML}], ids=["none", "page"])
 def test_a_missing_or_damaged_file_is_downloaded_once(web, cache, old):
-    if old is not None:
-        write(cache, {"mnist.npz": old})
+    write(cache, old)
     assert_mnist_is_fake()
     assert contents(cache) == {"mnist.npz": NPZ}
     assert_mnist_is_fake()
-    assert web.asked == [KERAS] and web.timeout == mnist_files.TIMEOUT
+    assert web.asked == [KERAS]
 
 
-ANSWERS = {"page": HTML, "cut": NPZ[:-9], "404": requests.HTTPError(), "full": OSError(28, "full")}
-ANSWERS["silent"] = requests.ReadTimeout()
+ANSWERS = [HTML, NPZ[:-9], requests.HTTPError(), requests.ReadTimeout(), OSError(28, "disk full")]
 
 
-@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize("answer", ANSWERS, ids=range(len(ANSWERS)))
 def test_after_a_bad_answer_comes_the_mirror_then_three_ways_out(web, cache, answer):
     before = {"mnist.npz": HTML}
     write(cache, before)
@@ -252,12 +240,11 @@ def test_after_a_bad_answer_comes_the_mirror_then_three_ways_out(web, cache, ans
     assert web.asked[2:] == [KERAS, *MIRROR]
 
 
-def test_interrupted_mirror_is_taken_up_again(web, cache):
-    *whole, last = GZ
+def test_an_interrupted_mirror_is_taken_up_again(web, cache):
     web.answers = {KERAS: HTML, MIRROR[-1]: requests.ConnectionError()}
-    with refused(last, error=data.DataUnavailableError):
+    with refused(MIRROR[-1], error=data.DataUnavailableError):
         data.load_mnist()
-    assert contents(cache) == {name: GZ[name] for name in whole}
+    assert set(contents(cache)) == set(list(GZ)[:-1])
     web.asked.clear()
     del web.answers[MIRROR[-1]]
     assert_mnist_is_fake()
@@ -271,14 +258,10 @@ def test_without_a_network_every_place_is_named(mnist_dir, cache):
     assert contents(cache) == {}
 
 
-def test_a_cache_that_cannot_be_made_or_written_to(web, cache, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(mnist_files.os, "access", lambda path, mode: path != cache)
-        with refused(f"{cache} can't be written to", error=data.DataUnavailableError):
-            data.load_mnist()
-    cache.rmdir()
+def test_a_cache_that_cannot_be_written_to(web, cache):
+    cache.parent.mkdir()
     cache.write_text("keep me")
-    with refused(f"{cache} can't be made", error=data.DataUnavailableError):
+    with refused(f"no place for it in {cache}", error=data.DataUnavailableError):
         data.load_mnist()
     assert cache.read_text() == "keep me" and web.asked == []
 
@@ -295,27 +278,35 @@ def table():
     return table
 
 
-@pytest.mark.parametrize("order", ["as written", "shuffled", "unlabelled"])
-def test_kaggle_csv(table, tmp_path, order):
-    columns = table.columns[1:] if order == "unlabelled" else table.columns
-    if order == "shuffled":
-        columns = np.random.default_rng(1).permutation(columns)
-    table[columns].to_csv(tmp_path / "digits.csv", index=False)
-    images, labels = load_kaggle_csv(str(tmp_path / "digits.csv"))
+def test_kaggle_csv(table, tmp_path):
+    table[table.columns[::-1]].to_csv(tmp_path / "train.csv", index=False)  # in any order
+    table.drop(columns="label").to_csv(tmp_path / "test.csv", index=False)
+    images, labels = load_kaggle_csv(str(tmp_path / "train.csv"))
+    unlabelled, none = load_kaggle_csv(tmp_path / "test.csv")
+    assert labels.tolist() == [7, 0, 9] and none is None
     assert images.dtype == np.uint8 and images.shape == (3, 28, 28)
     assert images[0, 0, 27] == 27 and images[0, 1, 0] == 28  # row by row
     assert images[2].ravel().tolist() == [(i + 2) % 256 for i in range(784)]
-    assert (labels is None) if order == "unlabelled" else (labels.tolist() == [7, 0, 9])
+    np.testing.assert_array_equal(unlabelled, images)
 
 
-BAD_CSV = [("pixel5", cell) for cell in ("seven", 256, -1, 3.5, np.nan, "inf")]
-BAD_CSV += [("pixel783", 256), ("label", "x"), ("label", 10), ("label", np.nan)]
-BAD_CSV += [  # or what makes the text of the table, and the reason
+BAD_CELLS = [("pixel5", cell, 255) for cell in ("seven", 256, -1, 3.5, np.nan, "inf")]
+BAD_CELLS += [("label", 10, 9)]
+
+
+@pytest.mark.parametrize("column, cell, largest", BAD_CELLS)
+def test_a_bad_cell_of_kaggles_csv_is_named(table, tmp_path, column, cell, largest):
+    table.loc[1, column] = cell
+    table.to_csv(tmp_path / "bad.csv", index=False)
+    found = f"bad.csv: row 2, column {column} holds '{cell}'"
+    with refused(f"{found}, expected a whole number from 0 to {largest}."):
+        load_kaggle_csv(tmp_path / "bad.csv")
+
+
+BAD_CSV = [  # what makes the text of the table, and the reason
     (lambda text: text.replace("pixel5,", "pixel05,"), "783 of 784 pixel columns"),
-    (lambda text: text.replace("pixel5,", "pixel05,"), "not expected: ['pixel05']"),
     (lambda text: text.splitlines()[0], "0 rows with 784 of 784"),
     (lambda text: "", "not a CSV table"),
-    (lambda text: "\udcff\udcfe", "not a CSV table ('utf-8'"),
     (lambda text: text + "1," * 800, "line 5"),
     (lambda text: text.replace("\n", ",0\n").replace(",0", "", 1), "more cells"),
 ]
@@ -323,14 +314,7 @@ BAD_CSV += [  # or what makes the text of the table, and the reason
 
 @pytest.mark.parametrize("change, reason", BAD_CSV)
 def test_kaggle_csv_names_what_is_wrong(table, tmp_path, change, reason):
-    if isinstance(change, str):
-        table.loc[1, change] = reason
-        wanted = "0 to 9." if change == "label" else "0 to 255."
-        reason = f"row 2, column {change} holds '{reason}', expected a whole number from {wanted}"
-        text = table.to_csv(index=False)
-    else:
-        text = change(table.to_csv(index=False))
-    (tmp_path / "bad.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    (tmp_path / "bad.csv").write_text(change(table.to_csv(index=False)))
     with refused(f"{tmp_path / 'bad.csv'}: ", reason):
         load_kaggle_csv(tmp_path / "bad.csv")
 

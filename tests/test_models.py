@@ -22,13 +22,13 @@ def tiny_cnn(**arguments) -> keras.Model:
     return build_cnn((4,), **{**PLAIN, "dense_units": (), **arguments})
 
 
-def small_cnn() -> keras.Model:
+def small_cnn(dense_units=16) -> keras.Model:
     """All kinds of layers."""
-    return build_cnn((4,), pool=True, block_dropout=0.1, dense_units=16)
+    return build_cnn((4,), pool=True, block_dropout=0.1, dense_units=dense_units)
 
 
 def names(model):
-    return [layer.name for layer in model.layers]
+    return " ".join(layer.name for layer in model.layers)
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def images(sample):
 
 
 @pytest.fixture(scope="module")
-def trained(sample):
+def trained(images):
     model = small_cnn()
     model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
-    model.fit(scale_images(sample.x_train[:64]), sample.y_train[:64], verbose=0)
+    model.fit(images, np.arange(50) % 10, verbose=0)
     return model
 
 
@@ -63,15 +63,10 @@ def test_the_default_network_layer_by_layer(images):
     ]
     assert list(layer_table(model)[0]) == ["layer", "kind", "output", "parameters"]
     assert model.count_params() == 459_210
-    assert sum(w.shape.num_elements() for w in model.trainable_weights) == 458_890
-    convolution, dropout = model.get_layer("conv2"), model.get_layer("dropout")
-    assert (convolution.padding, convolution.kernel_size) == ("same", (3, 3))
-    assert convolution.activation is model.get_layer("dense1").activation is keras.activations.relu
-    assert dropout.rate == 0.5
-    probabilities = np.asarray(model(images, training=False))
-    assert probabilities.shape == (50, 10) and probabilities.dtype == np.float32
-    assert (probabilities >= 0).all()
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    convolution, dense = model.get_layer("conv2"), model.get_layer("dense1")
+    assert convolution.activation is dense.activation is keras.activations.relu
+    assert model.get_layer("dropout").rate == 0.5
+    np.testing.assert_allclose(np.sum(model(images), axis=1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -79,18 +74,12 @@ def test_the_default_network_layer_by_layer(images):
     [
         # 320 + 18,496, then 28 -> 26 -> 13 -> 11 -> 5: 1,600 * 128 + 128, 128 * 10 + 10
         ((32, 64), {"padding": "valid"}, 225_034, 1_600),
-        # the same with 7 * 7 * 64 = 3,136 values, so 401,536 in the dense layer
-        ((32, 64), {"padding": "same"}, 421_642, 3_136),
-        # the example on keras.io: 320 + 18,496 + 16,010
-        ((32, 64), {"padding": "valid", "dense_units": (), "dropout": 0.5}, 34_826, 1_600),
         # three pools, 28 -> 14 -> 7 -> 3: 320 + 18,496 + 36,928 + 73,856 + 1,290
         ((32, 64, 64), {}, 130_890, 576),
         # 5x5, then 3x3: 208 + 1,168; dense layers 25,120 + 528; output 170
         ((8, 16), {"kernel_size": (5, 3), "dense_units": (32, 16)}, 27_194, 784),
         # no pool: 40 + 3,136 * 10 + 10
         ((4,), {"pool": False, "dense_units": ()}, 31_410, 3_136),
-        # a kernel as large as the image: 4 * 785, 4 * 10 + 10
-        ((4,), {"kernel_size": 28, "padding": "valid", "pool": False, "dense_units": []}, 3_190, 4),
     ],
 )
 def test_other_networks_have_the_parameters_counted_by_hand(filters, arguments, parameters, flat):
@@ -102,21 +91,16 @@ def test_other_networks_have_the_parameters_counted_by_hand(filters, arguments, 
 
 def test_layers_come_in_the_order_asked_for():
     model = build_cnn((4, 4), block_dropout=0.25, pool=(False, True), dense_units=(8, 6))
-    assert (
-        names(model)
-        == (
-            "image conv1 bn1 block_dropout1 conv2 bn2 pool2 block_dropout2 "
-            "flatten dense1 dense2 dropout output"
-        ).split()
-    )
+    blocks = "conv1 bn1 block_dropout1 conv2 bn2 pool2 block_dropout2"
+    assert names(model) == f"image {blocks} flatten dense1 dense2 dropout output"
     assert model.get_layer("block_dropout2").rate == 0.25
     assert model.get_layer("dense2").units == 6
     order = ("norm", "pool", "relu")
     model = build_cnn((4,), pool=True, order=order, global_pool=True, dense_units=(), dropout=0)
-    assert names(model) == "image conv1 bn1 pool1 relu1 global_pool output".split()
+    assert names(model) == "image conv1 bn1 pool1 relu1 global_pool output"
     assert not model.get_layer("conv1").use_bias  # batch norm has one
     model = tiny_cnn(order=order)
-    assert names(model) == "image conv1 pool1 relu1 flatten output".split()
+    assert names(model) == "image conv1 pool1 relu1 flatten output"
     assert model.get_layer("conv1").use_bias
 
 
@@ -133,21 +117,16 @@ def test_a_residual_network_has_the_parameters_counted_by_hand():
         ({"filters": 32}, "filters=32: expected one number per block, such as (32,)"),
         ({"filters": (4, 4)}, "pool has 3 values for 2 filters"),
         ({"kernel_size": (3, 3)}, "kernel_size has 2 values for 3 filters"),
-        ({"padding": ("same", "valid")}, "padding has 2 values for 3 filters"),
         ({"filters": (4, 0, 4)}, "filters=[4, 0, 4]: expected 1 or more"),
         ({"kernel_size": 0}, "kernel_size=[0, 0, 0]: expected 1 or more"),
         ({"dense_units": (8, 0)}, "dense_units=[8, 0]: expected 1 or more"),
         ({"dropout": 1.0}, "dropout=1.0: expected 0 or more and less than 1"),
-        ({"dropout": -0.1}, "dropout=-0.1: expected 0 or more"),
-        ({"block_dropout": 1.0}, "block_dropout=1.0: expected 0 or more"),
         ({"batch_norm_momentum": 1}, "batch_norm_momentum=1: expected 0 or more"),
         ({"padding": "full"}, "padding=['full', 'full', 'full']: expected 'same' or 'valid'"),
         ({"order": ("pool", "relu")}, "order=('pool', 'relu'): expected 'relu', 'norm' and 'pool'"),
         ({"filters": (4,) * 5, "pool": True}, "block 5 would leave no pixel of the image: take"),
         ({"filters": (4,) * 4, "pool": True, "padding": "valid"}, "block 4 would leave no pixel"),
-        ({"kernel_size": 29, "padding": "valid"}, "block 1 would leave no pixel"),
         ({"blocks": ()}, "blocks=[]: expected filters, 1 or more, of each block"),
-        ({"blocks": (4, 0)}, "blocks=[4, 0]: expected filters, 1 or more, of each block"),
         ({"blocks": (4,), "dropout": 1}, "dropout=1: expected 0 or more"),
     ],
 )
@@ -159,8 +138,7 @@ def test_arguments_that_make_no_network_are_named(arguments, message):
 @SUFFIXES
 def test_a_saved_model_predicts_the_same(suffix, trained, images, tmp_path):
     path = save_model(trained, tmp_path / "new" / f"model{suffix}")
-    assert path == tmp_path / "new" / f"model{suffix}"
-    assert os.listdir(path.parent) == [path.name]
+    assert os.listdir(tmp_path / "new") == [path.name] == [f"model{suffix}"]
     loaded = load_model(str(path))
     assert not loaded.compiled
     assert layer_table(loaded) == layer_table(trained)
@@ -169,15 +147,13 @@ def test_a_saved_model_predicts_the_same(suffix, trained, images, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_saved_weights_fit_the_same_network_only(trained, images, tmp_path):
-    trained.save_weights(tmp_path / "keras.weights.h5")
-    for path in (tmp_path / "keras.weights.h5", save_model(trained, tmp_path / "a.weights.h5")):
-        same = small_cnn()
-        same.load_weights(path)
-        np.testing.assert_allclose(same(images), trained(images), rtol=0, atol=1e-6)
-        with pytest.raises(ValueError, match="could not be loaded"):
-            build_cnn((4,), pool=True, dense_units=17).load_weights(path)
-        with pytest.raises(ValueError, match=f"{path.name}: not a whole Keras model"):
-            load_model(path)
+    path, same = save_model(trained, tmp_path / "a.weights.h5"), small_cnn()
+    same.load_weights(path)
+    np.testing.assert_allclose(same(images), trained(images), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="could not be loaded"):
+        small_cnn(dense_units=17).load_weights(path)
+    with pytest.raises(ValueError, match="a.weights.h5: not a whole Keras model"):
+        load_model(path)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
@@ -191,60 +167,30 @@ def test_a_saved_model_holds_no_optimiser_state(suffix, trained, tmp_path):
         if suffix == ".keras":
             raw = zipfile.ZipFile(io.BytesIO(raw)).read("model.weights.h5")
         with h5py.File(io.BytesIO(raw)) as file:
-            found[name] = " ".join([*file, *file.attrs]), len(raw)
-    assert "optimizer" in found["all"][0] and found["all"][1] > 1.5 * found["model"][1]
-    assert "optimizer" not in found["model"][0] and "training" not in found["model"][0]
+            found[name] = " ".join([*file, *file.attrs])
+    assert "optimizer" in found["all"]
+    assert "optimizer" not in found["model"] and "training" not in found["model"]
     assert trained.optimizer.variables  # the model itself keeps it
 
 
-def test_another_ending_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"model\.pt: .*\.keras.*\.h5"):
-        save_model(tiny_cnn(), tmp_path / "model.pt")
-    assert not os.listdir(tmp_path)
-
-
-def save_half(model, path):
-    path.write_bytes(b"half a model")
-    raise OSError("disk full")
-
-
 @SUFFIXES
-def test_a_failed_save_leaves_the_earlier_file_whole(suffix, tmp_path, monkeypatch):
-    path = save_model(tiny_cnn(name="earlier"), tmp_path / f"model{suffix}")
-    before = path.read_bytes()
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
-        patch.setattr(keras.Model, "save", save_half)
-        save_model(tiny_cnn(name="later"), path)
-    assert path.read_bytes() == before
-    save_model(tiny_cnn(name="later"), path)  # what the failed save left is not in the way
-    assert os.listdir(tmp_path) == [path.name] and load_model(path).name == "later"
-
-
-@SUFFIXES
-@pytest.mark.parametrize("damage", ["empty", "text", "half", "last bytes lost", "a byte changed"])
+@pytest.mark.parametrize(
+    "damage", ["text", "half", "last bytes lost", "a byte changed", "an empty archive"]
+)
 def test_a_file_that_is_no_whole_model_is_named(damage, suffix, tmp_path):
     model = tiny_cnn()
     path = save_model(model, tmp_path / f"model{suffix}")
     raw = path.read_bytes()
     # a .keras file has a checksum of its weights, an .h5 file of nothing
     place = raw.index(model.get_weights()[0].tobytes() if suffix == ".keras" else b"HEAP")
-    content = {"empty": b"", "text": b"hello\n", "half": raw[: len(raw) // 2]}
-    content["last bytes lost"] = raw[:-30]
-    content["a byte changed"] = raw[:place] + bytes([raw[place] ^ 255]) + raw[place + 1 :]
+    changed = raw[:place] + bytes([raw[place] ^ 255]) + raw[place + 1 :]
+    no_network = io.BytesIO()
+    zipfile.ZipFile(no_network, "w").close()
+    content = {"text": b"hello\n", "half": raw[: len(raw) // 2], "last bytes lost": raw[:-30]}
+    content |= {"a byte changed": changed, "an empty archive": no_network.getvalue()}
     path.write_bytes(content[damage])
     with pytest.raises(ValueError, match=f"model{suffix}: not a whole Keras model"):
         load_model(path)
-
-
-@pytest.mark.parametrize("config", [None, "[]"])
-def test_an_archive_without_a_network_is_named(config, tmp_path):
-    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
-        archive.writestr("model.weights.h5", b"")
-        if config:
-            archive.writestr("metadata.json", "{}")
-            archive.writestr("config.json", config)
-    with pytest.raises(ValueError, match="model.keras: not a whole Keras model"):
-        load_model(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize(
@@ -264,7 +210,10 @@ def test_a_model_for_other_images_or_classes_is_refused(shape, units, message, t
         load_model(tmp_path / "other.keras")
 
 
-def test_a_missing_model_and_an_export_are_named(tmp_path):
+def test_a_missing_model_an_export_and_another_ending_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.pt: .*\.keras.*\.h5"):
+        save_model(tiny_cnn(), tmp_path / "model.pt")
+    assert not os.listdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="absent.keras.*02_training"):
         load_model(tmp_path / "absent.keras")
     (tmp_path / "robust.onnx").write_bytes(b"whole")

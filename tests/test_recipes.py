@@ -20,25 +20,15 @@ def test_every_recipe_builds_a_network_and_its_settings_are_json(name):
     assert not {"name", "about", "ours", "reported"} & set(settings)
 
 
-@pytest.mark.parametrize(
-    "name, parameters",
-    [
-        ("conv_batch_norm", 459_210),
-        ("keras_io_convnet", 34_826),
-        ("two_conv_plain", 421_642),
-        ("sprint", 212_682),
-        ("fast", 55_170),
-    ],
-)
-def test_parameters_are_those_of_the_description(name, parameters):
-    assert build_cnn(**get_recipe(name).network).count_params() == parameters
-
-
-def test_reference_systems_train_as_they_describe():
+def test_reference_systems_are_as_they_describe():
+    names = ("conv_batch_norm", "keras_io_convnet", "two_conv_plain", "sprint", "fast")
+    networks = [build_cnn(**get_recipe(name).network) for name in names]
+    counts = [network.count_params() for network in networks]
+    assert counts == [459_210, 34_826, 421_642, 212_682, 55_170]
     a, c = get_recipe("three_conv_augmented"), get_recipe("conv_batch_norm")
-    assert (a.epochs, a.batch_size, a.validation) == (20, 64, 0.2)
+    for recipe in (a, c):
+        assert (recipe.epochs, recipe.batch_size, recipe.validation) == (20, 64, 0.2)
     assert a.loss == "sparse_categorical_crossentropy" and a.augmentation
-    assert (c.epochs, c.batch_size, c.validation) == (20, 64, 0.2)
     assert c.loss == "categorical_crossentropy" and c.reduce_lr and c.early_stopping
     d = get_recipe("two_conv_plain")
     assert (d.epochs, d.batch_size, d.validation) == (12, 128, 0.1)
@@ -49,7 +39,7 @@ def test_changes_replace_plain_fields_and_merge_into_dicts():
     recipe = get_recipe("fast", epochs=1, network={"dropout": 0.1}, augmentation=None)
     assert recipe.epochs == 1 and recipe.augmentation == {}
     assert recipe.network == {**recipes.RECIPES["fast"]["network"], "dropout": 0.1}
-    recipe.network["filters"] = (1,)
+    recipe.network["filters"].append(1)
     assert get_recipe("fast").network["filters"] == [24, 48, 64]
     with pytest.raises(dataclasses.FrozenInstanceError):
         recipe.epochs = 2
@@ -65,7 +55,7 @@ def test_changes_replace_plain_fields_and_merge_into_dicts():
         ("fast", {"loss": "mse"}, "loss='mse': expected one of sparse_cat"),
         ("fast", {"schedule": "warm"}, "schedule='warm': expected one of constant, one_cycle"),
         ("fast", {"validation": 1.0}, "validation=1.0: expected a share, 'split' or 'held_back'"),
-        ("fast", {"label_smoothing": 1}, "label_smoothing=1"),
+        ("fast", {"label_smoothing": 1}, "label_smoothing=1: expected 0 to below 1."),
         ("fast", {"images": 5000}, "images: with validation='split', all are used; give a share"),
         ("fast", {"optimizer": "sgd"}, "optimizer='sgd': expected a dict of arguments."),
         ("fast", {"augmentation": True}, "augmentation=True: expected a dict of arguments."),
@@ -79,17 +69,7 @@ def test_what_makes_no_training_is_named(name, changes, message):
     assert message in str(error.value)
 
 
-def test_a_recipe_of_ones_own_needs_a_network_alone():
-    assert build(Recipe(network={"filters": (4,), "pool": True}).network).output_shape == (None, 10)
-
-
-def test_multiply_adds_of_hand_counted_networks():
+def test_multiply_adds_of_a_hand_counted_network():
     # 28x28 places x 3x3x1x2 weights; then 14x14x2 values to 10
-    network = build_cnn(filters=(2,), pool=True, batch_norm=False, dense_units=(), dropout=0)
-    assert multiply_adds(network) == 28 * 28 * 9 * 2 + 14 * 14 * 2 * 10
-    # valid padding leaves 24x24 places; global pooling leaves 4 values
-    network = build_cnn(
-        filters=(4,), kernel_size=5, padding="valid", pool=False, global_pool=True,
-        dense_units=3, dropout=0,
-    )  # fmt: skip
-    assert multiply_adds(network) == 24 * 24 * 25 * 4 + 4 * 3 + 3 * 10
+    recipe = Recipe(network={"filters": (2,), "pool": True, "dense_units": (), "dropout": 0})
+    assert multiply_adds(build(recipe.network)) == 28 * 28 * 9 * 2 + 14 * 14 * 2 * 10

@@ -11,7 +11,7 @@ import numpy as np
 
 from src.config import IMAGE_SHAPE
 from src.reading.ink import BLANK, find_ink, middle_width
-from src.reading.picture import WORK, NoDigitError, check_array, read_picture, resize, to_unit
+from src.reading.picture import WORK, NoDigitError, read_picture, resize
 
 SIDE, INK_BOX = IMAGE_SHAPE[0], 20  # MNIST's frame, and the box of its ink
 OVERSAMPLED = 160  # side of that box while strokes are widened
@@ -23,8 +23,6 @@ MOST = 60  # pieces of ink and holes in them; more are noise or text
 
 
 class Mark(NamedTuple):
-    """One digit in a picture."""
-
     pixels: np.ndarray  # what the network reads: float32 (28, 28), ink 1 on paper 0
     box: tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the upright picture
 
@@ -35,17 +33,16 @@ def prepare(image) -> np.ndarray:
 
 
 def find_digits(image, single: bool = False) -> list[Mark]:
-    """Find the digits in a picture, left to right; or the largest alone.
+    """Find the digits in what read_picture takes, left to right; or the largest alone.
 
-    Takes what read_picture does. Raises PictureError for what is no picture, NoDigitError
-    where there is no digit's ink.
+    Raises PictureError for what is no picture, NoDigitError where there is no digit's ink.
     """
     picture, _, _, digits = _steps(image, single)
     scale = np.divide(picture.size, picture.grey.shape[::-1])
     marks = []
     for _, box, ink in digits:
         box = np.append(np.floor(box[:2] * scale + 1e-6), np.ceil(box[2:] * scale - 1e-6))
-        marks.append(Mark(to_mnist(ink), tuple(box.astype(int).tolist())))
+        marks.append(Mark(box_in(even_strokes(ink), 0.02), tuple(box.astype(int).tolist())))
     return marks
 
 
@@ -62,16 +59,21 @@ def stages(image) -> dict[str, np.ndarray]:
         "ink or not": 1 - ink.mask,
         "the digit's pieces": 1 - np.isin(places, pieces),
         "thin strokes widened": 1 - np.pad(strokes, [(n // 2, n - n // 2) for n in spare]),
-        "20x20 in 28x28": 1 - to_mnist(cut),
+        "20x20 in 28x28": 1 - box_in(strokes, 0.02),
     }
     return {name: np.asarray(step, np.float32) for name, step in shown.items()}
 
 
-def _steps(image, single: bool, most: float = MOST) -> tuple:
-    """Give a picture, its ink, the number of the piece at each place, and its digits.
+def _size(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., 2:] - boxes[..., :2]).max(axis=-1)
 
-    A digit is the numbers of its pieces, their box, and their ink in that box.
-    """
+
+def _around(boxes: np.ndarray) -> np.ndarray:
+    return np.append(boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0))
+
+
+def _steps(image, single: bool, most: float = MOST) -> tuple:
+    """Give a picture, its ink, each place's piece, and of each digit its pieces, box and ink."""
     picture = read_picture(image)
     ink = find_ink(picture.grey, small=max(picture.size) < WORK[0] / 2)
     _, places, stats, _ = cv2.connectedComponentsWithStats(ink.mask)
@@ -79,9 +81,8 @@ def _steps(image, single: bool, most: float = MOST) -> tuple:
     kept = _without_specks(boxes, stats[:, 4], picture.grey.shape)
     holes = cv2.connectedComponents(1 - ink.mask, connectivity=4)[0] - 2
     if len(kept) + holes > most:
-        raise NoDigitError(
-            f"{len(kept)} marks with {holes} holes, no digit: is it noise, or a page of text?"
-        )
+        counted = f"{len(kept)} marks with {holes} holes"
+        raise NoDigitError(f"{counted}, no digit: is it noise, or a page of text?")
     digits = []
     for pieces in _groups(boxes, kept, single):
         left, top, right, bottom = box = _around(boxes[pieces])
@@ -93,8 +94,7 @@ def _steps(image, single: bool, most: float = MOST) -> tuple:
 def _without_specks(boxes: np.ndarray, areas: np.ndarray, shape: tuple) -> np.ndarray:
     """Number the pieces, large to small; leave out specks and, if it can, the edge."""
     size = _size(boxes)
-    edge = (boxes[:, :2] <= 1) | (boxes[:, 2:] >= np.subtract(shape[::-1], 1))
-    edge = edge.any(axis=1)
+    edge = ((boxes[:, :2] <= 1) | (boxes[:, 2:] >= np.subtract(shape[::-1], 1))).any(axis=1)
     edge[0], size[0] = True, 0  # the paper
     inner = ~edge & (size >= 0.25 * size[~edge].max(initial=0)) & (size >= 0.05 * max(shape))
     wanted = ~edge if inner.any() else size > 0
@@ -103,14 +103,6 @@ def _without_specks(boxes: np.ndarray, areas: np.ndarray, shape: tuple) -> np.nd
         raise NoDigitError("no more than specks: bring the digit closer, or write it larger.")
     kept = np.flatnonzero(wanted & (areas >= 0.002 * largest**2))
     return kept[np.argsort(-size[kept], kind="stable")]
-
-
-def _size(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., 2:] - boxes[..., :2]).max(axis=-1)
-
-
-def _around(boxes: np.ndarray) -> np.ndarray:
-    return np.append(boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0))
 
 
 def _groups(boxes: np.ndarray, kept: np.ndarray, single: bool) -> list[list[int]]:
@@ -136,13 +128,8 @@ def _belongs(piece: np.ndarray, digit: np.ndarray, single: bool) -> bool:
     return above < close and (overlap or near)
 
 
-def to_mnist(ink: np.ndarray) -> np.ndarray:
-    """Bring a digit's ink (h, w), without margin, to MNIST's strokes, box and frame."""
-    return _box_in(even_strokes(ink), 0.02)
-
-
 def even_strokes(ink: np.ndarray) -> np.ndarray:
-    """Scale ink to OVERSAMPLED pixels with a margin, smooth it, widen thin strokes."""
+    """Scale a digit's ink (h, w), without margin, to OVERSAMPLED; smooth it, widen thin strokes."""
     large = np.pad(resize(ink, OVERSAMPLED, least=2), OVERSAMPLED // 8)
     large = cv2.GaussianBlur(large, (0, 0), max(1.0, 0.5 * OVERSAMPLED / max(ink.shape)))
     level = 0.5 if large.max() > 0.5 else 0.5 * large.max()
@@ -159,20 +146,13 @@ def even_strokes(ink: np.ndarray) -> np.ndarray:
     return np.clip(limit[places] + 1 - away, 0, 1)
 
 
-def _box_in(ink: np.ndarray, least: float) -> np.ndarray:
-    """Scale the box around what is above `least` into 20x20; centre it in 28x28."""
+def box_in(ink: np.ndarray, least: float) -> np.ndarray:
+    """Scale the box around ink above `least` into 20x20; centre its mass in float32 (28, 28)."""
     x, y, width, height = cv2.boundingRect((ink > least).astype(np.uint8))
-    return centre(np.minimum(resize(ink[y : y + height, x : x + width], INK_BOX), 1))
-
-
-def centre(ink: np.ndarray) -> np.ndarray:
-    """Put ink in float32 (28, 28), its centre of mass as near the middle as fits."""
-    total = ink.sum()
-    if not total > 0 or max(ink.shape) > SIDE:
-        raise ValueError(f"ink: shape {ink.shape}, sum {total:g}: expected some, within 28x28.")
+    ink = np.minimum(resize(ink[y : y + height, x : x + width], INK_BOX), 1)
     spare = []
     for axis, length in enumerate(ink.shape):
-        mass = (ink.sum(axis=1 - axis) * np.arange(length)).sum() / total
+        mass = (ink.sum(axis=1 - axis) * np.arange(length)).sum() / ink.sum()
         before = int(np.clip(round((SIDE - 1) / 2 - mass), 0, SIDE - length))
         spare.append((before, SIDE - length - before))
     return np.pad(ink.astype(np.float32), spare)
@@ -189,19 +169,9 @@ def box_and_centre(image) -> np.ndarray:
     mask = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[1]
     if not mask.any():
         raise NoDigitError(BLANK)
-    return _box_in(mask.astype(np.float32), 0)
+    return box_in(mask.astype(np.float32), 0)
 
 
 def _light_ink(image) -> np.ndarray:
     grey = read_picture(image).grey
     return 1 - grey if grey.mean() > 0.5 else grey
-
-
-def is_prepared(image) -> bool:
-    """Tell whether this is an array of MNIST's own size."""
-    return isinstance(image, np.ndarray) and image.shape in (IMAGE_SHAPE, IMAGE_SHAPE[:2])
-
-
-def pass_on(image: np.ndarray) -> np.ndarray:
-    """Give a 28x28 array as float32 (28, 28) in [0, 1], unchanged but for its type."""
-    return to_unit(check_array(image)[..., 0])

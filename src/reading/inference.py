@@ -10,47 +10,45 @@ from typing import NamedTuple
 import numpy as np
 
 from src import config
-from src.reading.digits import Mark, find_digits, is_prepared, pass_on
-from src.reading.picture import NoDigitError as NoDigitError  # both for those who catch them
-from src.reading.picture import PictureError as PictureError
+from src.reading.digits import Mark, find_digits
+from src.reading.picture import NoDigitError, PictureError, check_array, to_unit  # noqa: F401
 
 MODEL = "robust.onnx"
 EXPORTS = "exports.json"  # lies beside exported models and holds their SHA-256
+Reader = Callable[[np.ndarray], np.ndarray]  # images (n, 28, 28, 1) to probabilities (n, 10)
+NOT_OPENED = (
+    ", so it is not opened. Take both files from the project again (git restore models), "
+    "or make them with `make export`"
+)
 
 
 class Prediction(NamedTuple):
-    """Hold a digit that was read, its probability, and all ten (10,).
-
-    `pixels`, float32 (28, 28), are what the network saw; `box` is where the ink is in the
-    upright picture: left, top, right, bottom in pixels.
-    """
+    """One digit that was read."""
 
     digit: int
-    confidence: float
-    probabilities: np.ndarray
-    pixels: np.ndarray
-    box: tuple[int, int, int, int]
+    confidence: float  # its probability
+    probabilities: np.ndarray  # all ten, (10,)
+    pixels: np.ndarray  # what the network saw, float32 (28, 28)
+    box: tuple[int, int, int, int]  # of its ink in the upright picture: see Mark
 
 
 def predict_digit(image, model=None) -> Prediction:
     """Read the one digit in a picture; of several, the largest.
 
-    `image`: a path, a PIL image, or an array (h, w) grey, (h, w, 3) RGB or (h, w, 4) RGBA of
-    uint8, uint16 or floats in [0, 1]. All are prepared, but arrays (28, 28) or (28, 28, 1), which
-    are taken as MNIST has them: light ink on 0. `model`: a path to a .onnx, .tflite or .keras
-    file, a function from open_model, or a Keras model; without it the exported `robust` model.
-    Raises PictureError for what is no such picture, NoDigitError where there is no ink.
+    `image`: a path, a PIL image, or an array as read_picture takes it. All are prepared, but arrays
+    (28, 28) or (28, 28, 1), which are taken as MNIST has them: light ink on 0. `model`: the path of
+    a .onnx, .tflite or .keras file, a function from open_model, or a Keras model; by default the
+    exported `robust`. Raises PictureError for no such picture, NoDigitError where there is no ink.
     """
-    if is_prepared(image):
-        return _predict([Mark(pass_on(image), (0, 0, *config.IMAGE_SHAPE[1::-1]))], model)[0]
-    return _predict(find_digits(image, single=True), model)[0]
+    if isinstance(image, np.ndarray) and image.shape in ((28, 28), (28, 28, 1)):
+        marks = [Mark(to_unit(check_array(image)[..., 0]), (0, 0, 28, 28))]
+    else:
+        marks = find_digits(image, single=True)
+    return _predict(marks, model)[0]
 
 
 def read_digits(image, model=None) -> list[Prediction]:
-    """Read all digits in a picture, left to right; digits that touch are read as one.
-
-    Takes and raises what predict_digit does, but prepares arrays of 28x28 as well.
-    """
+    """Read all digits, left to right, as predict_digit does; prepare arrays of 28x28 as well."""
     return _predict(find_digits(image), model)
 
 
@@ -60,26 +58,23 @@ def _predict(marks: list[Mark], model) -> list[Prediction]:
         path = Path(model)
         model = _opened(path, path.stat().st_mtime_ns if path.exists() else 0)
     rows = np.asarray(model(np.stack([mark.pixels for mark in marks])[..., np.newaxis]))
-    return [
-        Prediction(int(row.argmax()), float(row.max()), row, *mark)
-        for row, mark in zip(rows, marks, strict=True)
-    ]
+    answers = zip(rows, marks, strict=True)
+    return [Prediction(int(row.argmax()), float(row.max()), row, *mark) for row, mark in answers]
 
 
 @lru_cache(maxsize=4)
-def _opened(path: Path, modified: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Open the model at `path` once; `modified` makes a rewritten file a new entry."""
-    return open_model(path)
+def _opened(path: Path, modified: int) -> Reader:
+    return open_model(path)  # once, and again when a rewritten file has another `modified`
 
 
-def open_model(path: str | Path, listed: bool = False) -> Callable[[np.ndarray], np.ndarray]:
+def open_model(path: str | Path, listed: bool = False) -> Reader:
     """Open a model file as a function from images to probabilities.
 
     It takes float32 (n, 28, 28, 1) in [0, 1] to float32 (n, 10), and threads may share it. ONNX
-    Runtime reads `.onnx` and LiteRT `.tflite`, with one thread and without TensorFlow; Keras
-    reads `.keras`. An exported file must have the SHA-256 that exports.json beside it states, if
-    it states one; with `listed` it must. Without that, changed weights go unnoticed, and LiteRT
-    may crash on a file made to harm. Raises FileNotFoundError, or ValueError for other faults.
+    Runtime reads `.onnx` and LiteRT `.tflite`, with one thread and without TensorFlow; Keras reads
+    `.keras`. An exported file must have the SHA-256 that exports.json beside it states, if it does;
+    with `listed` it must, as LiteRT may crash on a file made to harm. Raises FileNotFoundError, or
+    ValueError for other faults.
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".tflite", ".keras"):
@@ -101,28 +96,23 @@ def open_model(path: str | Path, listed: bool = False) -> Callable[[np.ndarray],
         raise
     except Exception as error:  # the errors of ONNX Runtime share no narrower class
         reason = " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
-        raise ValueError(
-            f"{path}: not a model of digits that can be read ({reason}): get or export it again."
-        ) from error
+        reason = f"not a model of digits that can be read ({reason})"
+        raise ValueError(f"{path}: {reason}: get or export it again.") from error
 
 
 def _check_sha256(path: Path, listed: bool) -> None:
     """ValueError unless the file is the one that exports.json beside it names, if it does."""
-    advice = (
-        ", so it is not opened. Take both files from the project again (git restore models), "
-        "or make them with `make export`"
-    )
-    listing, stated = path.with_name(EXPORTS), None
+    listing, hashes = path.with_name(EXPORTS), {}
     if listing.is_file():
-        hashes = config.read_json(listing, ("sha256",), advice)["sha256"]
-        stated = hashes.get(path.name) if isinstance(hashes, dict) else ""
+        hashes = config.read_json(listing, ("sha256",), NOT_OPENED)["sha256"]
+    stated = hashes.get(path.name) if isinstance(hashes, dict) else ""
     name, beside = config.display_path(path), config.display_path(listing)
     if not path.is_file():
-        raise ValueError(f"{name} is missing{advice}.")
+        raise ValueError(f"{name} is missing{NOT_OPENED}.")
     if stated is None and listed:
-        raise ValueError(f"{beside} holds no checksum for {path.name}{advice}.")
+        raise ValueError(f"{beside} holds no checksum for {path.name}{NOT_OPENED}.")
     if stated not in (None, sha256(path)):
-        raise ValueError(f"{name} is not the file that {beside} describes{advice}.")
+        raise ValueError(f"{name} is not the file that {beside} describes{NOT_OPENED}.")
 
 
 def sha256(path: str | Path) -> str:
@@ -130,25 +120,24 @@ def sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _read_onnx(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
+def _read_onnx(content: bytes) -> Reader:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised, not printed
-    session = onnxruntime.InferenceSession(
-        content, options, providers=["CPUExecutionProvider"], enable_fallback=0
-    )
-    takes, gives = _only(session.get_inputs(), session.get_outputs())
+    how = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
+    session = onnxruntime.InferenceSession(content, options, **how)
+    (takes,), (gives,) = session.get_inputs(), session.get_outputs()
     config.check_network(takes.shape[1:], gives.shape[1:])
     return lambda image: session.run(None, {takes.name: image})[0]
 
 
-def _read_litert(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
+def _read_litert(content: bytes) -> Reader:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content, num_threads=1)
-    takes, gives = _only(interpreter.get_input_details(), interpreter.get_output_details())
+    (takes,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
     config.check_network(takes["shape"][1:].tolist(), gives["shape"][1:].tolist())
     interpreter.allocate_tensors()
     lock = Lock()
@@ -162,14 +151,7 @@ def _read_litert(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
     return read
 
 
-def _only(inputs: list, outputs: list) -> tuple:
-    """Return the one input and the one output; ValueError where there are more."""
-    if (len(inputs), len(outputs)) != (1, 1):
-        raise ValueError(f"{len(inputs)} inputs, {len(outputs)} outputs, expected one of each")
-    return inputs[0], outputs[0]
-
-
-def _in_parts(read: Callable, part: int) -> Callable[[np.ndarray], np.ndarray]:
+def _in_parts(read: Reader, part: int) -> Reader:
     """Let `read` take any number of images, `part` at a time; try it on one.
 
     One is what every exported file takes, and costs ONNX Runtime 10% more than 256 (measured).
@@ -177,8 +159,9 @@ def _in_parts(read: Callable, part: int) -> Callable[[np.ndarray], np.ndarray]:
 
     def probabilities(images: np.ndarray) -> np.ndarray:
         images = np.ascontiguousarray(config.check_images(images))
-        rows = [read(images[i : i + part]) for i in range(0, len(images), part)]
-        rows = np.concatenate(rows) if rows else np.zeros((0, config.CLASSES), np.float32)
+        rows = [np.zeros((0, config.CLASSES), np.float32)]
+        rows += [read(images[i : i + part]) for i in range(0, len(images), part)]
+        rows = np.concatenate(rows)
         return rows / rows.sum(axis=1, keepdims=True)  # those of int8 sum to 1 within 2%
 
     rows = read(np.linspace(0, 1, 28 * 28, dtype=np.float32).reshape(1, *config.IMAGE_SHAPE))

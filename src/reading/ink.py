@@ -20,9 +20,7 @@ BLANK = "nothing stands out from the paper: is the page blank?"
 
 
 class Ink(NamedTuple):
-    """What was found at each place, all (h, w)."""
-
-    paper: np.ndarray  # its brightness, light even where the picture's is dark
+    paper: np.ndarray  # (h, w), as all: its brightness, light even where the picture's is dark
     strength: np.ndarray  # from 0 to 1
     mask: np.ndarray  # uint8, 1 where ink is
 
@@ -36,15 +34,13 @@ def find_ink(grey: np.ndarray, small: bool = False) -> Ink:
     paper = _paper(upright, 1 if small else WINDOW)
     strength = np.clip((paper - upright) / np.maximum(paper, 0.1), 0, 1)
     strength = cv2.GaussianBlur(strength, (0, 0), max(grey.shape) / WORK[1])
-    floor = FAINTEST
-    if not small:
-        some = strength[::3, ::3]
-        spread = float(np.median(np.abs(some - np.median(some))))
-        floor = max(FAINTEST, NOISE * 1.4826 * spread)  # normal noise has an sd of 1.4826 spreads
-    mask = (strength > floor).astype(np.uint8)
-    if not small:
-        mask = _without_edge_blobs(_without_lines(mask, strength))
-    return Ink(paper, strength, _threshold(strength * mask, floor))
+    if small:
+        return Ink(paper, strength, _threshold(strength, FAINTEST))
+    some = strength[::3, ::3]
+    spread = float(np.median(np.abs(some - np.median(some))))
+    floor = max(FAINTEST, NOISE * 1.4826 * spread)  # normal noise has an sd of 1.4826 spreads
+    mask = _without_lines((strength > floor).astype(np.uint8), strength)
+    return Ink(paper, strength, _threshold(strength * _without_edge_blobs(mask), floor))
 
 
 def _ink_is_light(grey: np.ndarray) -> bool:
@@ -73,13 +69,13 @@ def _without_lines(mask: np.ndarray, strength: np.ndarray) -> np.ndarray:
         for line in _lines(mask):
             rows, columns, run = _runs(mask, *line)
             length = run.sum(axis=0)
-            if length.any():
-                run &= length <= 1.5 * np.median(length[length > 0]) + 1.5  # longer: a stroke
-                ink = run * strength[rows, columns]
-                darkest = ink.max(axis=0)
-                run &= ink < 1.4 * np.median(darkest[darkest > 0])  # darker: a stroke, too
-                mask = mask.copy()
-                mask[rows[run], columns[run]] = 0
+            if not length.any():
+                continue
+            run &= length <= 1.5 * np.median(length[length > 0]) + 1.5  # longer: a stroke
+            ink = run * strength[rows, columns]
+            darkest = ink.max(axis=0)
+            run &= ink < 1.4 * np.median(darkest[darkest > 0])  # darker: a stroke, too
+            mask[rows[run], columns[run]] = 0
         mask, strength = (np.ascontiguousarray(part.T) for part in (mask, strength))
     return mask
 

@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 from src.config import DAMAGE
 
 LARGEST, SMALLEST = 50_000_000, 8  # pixels in all; pixels on a side (guesses)
+MILLIONS = f"{LARGEST // 10**6} million"
 WORK = (224, 640)  # least and most pixels of the longer side while ink is looked for (guesses)
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM")  # no EPS: Ghostscript would run it
-MILLIONS = f"{LARGEST // 10**6} million"
 WHITE = {"uint8": 255, "uint16": 65_535}  # floats: 1
 
 
@@ -26,9 +26,7 @@ class NoDigitError(PictureError):
     """A picture in which nothing looks like a digit's ink."""
 
 
-class Picture(NamedTuple):
-    """A picture turned upright, its longer side brought to within WORK pixels."""
-
+class Picture(NamedTuple):  # turned upright, its longer side brought to within WORK pixels
     grey: np.ndarray  # brightness, float32 (h, w) in [0, 1]
     colour: np.ndarray  # RGB to look at, uint8 (h, w, 3)
     size: tuple[int, int]  # width and height of the whole upright picture, before that
@@ -63,13 +61,11 @@ def _open(path: Path) -> Image.Image:
     try:
         return Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise PictureError(
-            f"{path.name}: far too large: at most {MILLIONS} pixels are read."
-        ) from error
+        reason = f"far too large: at most {MILLIONS} pixels are read"
+        raise PictureError(f"{path.name}: {reason}.") from error
     except DAMAGE as error:
-        raise PictureError(
-            f"{path.name}: not a picture that can be read; save it as PNG or JPEG."
-        ) from error
+        reason = "not a picture that can be read; save it as PNG or JPEG"
+        raise PictureError(f"{path.name}: {reason}.") from error
 
 
 def _decode(picture: Image.Image, reduce: bool = False) -> tuple[np.ndarray, tuple[int, int]]:
@@ -84,16 +80,15 @@ def _decode(picture: Image.Image, reduce: bool = False) -> tuple[np.ndarray, tup
         if reduce:
             picture.draft("RGB", (WORK[1], WORK[1]))
         picture = ImageOps.exif_transpose(picture)
-        if (picture.width > picture.height) != (width > height):
-            width, height = height, width
         deep = picture.mode.startswith(("I", "F"))  # 16 bits and floats, which convert would spoil
         pixels = np.asarray(picture if deep else picture.convert("RGBA"))
     except DAMAGE as error:
-        reason = _short(error)
-        raise PictureError(f"{name}: damaged or incomplete ({reason}); get it again.") from error
+        reason = f"damaged or incomplete ({_short(error)}); get it again"
+        raise PictureError(f"{name}: {reason}.") from error
     if frames > 1:
         raise PictureError(f"{name}: has {frames} frames; save the one to read.")
-    return pixels, (width, height)
+    turned = (picture.width > picture.height) != (width > height)
+    return pixels, (height, width) if turned else (width, height)
 
 
 def _check_size(width: int, height: int) -> tuple[int, int]:
@@ -114,23 +109,21 @@ def check_array(image) -> np.ndarray:
         image = np.asarray(image)
     except (ValueError, TypeError) as error:
         raise PictureError(f"image: no array ({_short(error)}).") from error
-    shape = image.shape
-    image = np.atleast_3d(image.astype(image.dtype.newbyteorder("="), copy=False))
+    shape, kind = image.shape, image.dtype.newbyteorder("=")
+    image = np.atleast_3d(image.astype(kind, copy=False))
     if len(shape) not in (2, 3) or image.shape[2] not in (1, 3, 4) or 0 in shape:
-        raise PictureError(
-            f"image: shape {shape}, expected (h, w), (h, w, 3) or (h, w, 4), without a 0."
-        )
-    if image.dtype.name in WHITE:
+        expected = "(h, w), (h, w, 3) or (h, w, 4), without a 0"
+        raise PictureError(f"image: shape {shape}, expected {expected}.")
+    if kind.name in WHITE:
         return image
-    if image.dtype == np.int32 and image.min() >= 0 and image.max() <= WHITE["uint16"]:
+    if kind == np.int32 and image.min() >= 0 and image.max() <= WHITE["uint16"]:
         return image.astype(np.uint16)  # as older Pillows open a 16-bit PNG
-    if image.dtype.kind != "f":
-        raise PictureError(f"image: {image.dtype}, expected uint8, uint16 or floats in [0, 1].")
-    if not (image.min() >= 0 and image.max() <= 1):  # NaN is neither
-        raise PictureError(
-            f"image: values from {image.min()} to {image.max()}, expected floats in [0, 1]; "
-            "divide by 255, or pass uint8."
-        )
+    if kind.kind != "f":
+        raise PictureError(f"image: {kind}, expected uint8, uint16 or floats in [0, 1].")
+    least, most = image.min(), image.max()
+    if not (least >= 0 and most <= 1):  # NaN is neither
+        advice = "expected floats in [0, 1]; divide by 255, or pass uint8"
+        raise PictureError(f"image: values from {least} to {most}, {advice}.")
     return image.astype(np.float32)
 
 

@@ -11,43 +11,33 @@ from scipy.spatial import KDTree
 from skimage.morphology import skeletonize
 
 CALIBRATED = 1000  # robust's temperature is of so many images held back, in scenes of seeds from 0
-PHOTO = {  # the strongest of each; a photo draws its own up to that
-    "size": (0.15, 0.8),  # height of the digit, as a share of the frame
-    "pen": (0.01, 0.04),  # width of the pen, as a share of the digit's height
-    "paper": 60,  # how far, of 255, paper may be from white, shade and tint together
-    "ink": 110,  # how far from black ink may be, each colour for itself
-    "gradient": 0.4,  # share of light lost from one side of the paper to the other
-    "shadow": 0.4,  # share of light lost where a shadow with a soft edge lies
-    "lines": True,  # ruled lines, on half of the photos
-    "rotation": 10,  # degrees
-    "blur": 1.0,  # sd in pixels
-    "noise": 10,  # sd of 255
-    "jpeg": 60,  # lowest quality
+STRENGTHS = {  # the strongest, up to which a photo draws its own; the least and most to ask for
+    "size": ((0.15, 0.8), 0.05, 1),  # height of the digit, as a share of the frame
+    "pen": ((0.01, 0.04), 0.005, 0.5),  # width of the pen, as a share of the digit's height
+    "paper": (60, 0, 200),  # how far, of 255, paper may be from white, shade and tint together
+    "ink": (110, 0, 255),  # how far from black ink may be, each colour for itself
+    "gradient": (0.4, 0, 1),  # share of light lost from one side of the paper to the other
+    "shadow": (0.4, 0, 1),  # share of light lost where a shadow with a soft edge lies
+    "lines": (True, 0, 1),  # ruled lines, on half of the photos
+    "rotation": (10, 0, 180),  # degrees
+    "blur": (1.0, 0, np.inf),  # sd in pixels
+    "noise": (10, 0, np.inf),  # sd of 255
+    "jpeg": (60, 0, 100),  # lowest quality
 }
-LIMITS = dict.fromkeys(PHOTO, (0, np.inf)) | {
-    "size": (0.05, 1), "pen": (0.005, 0.5), "paper": (0, 200), "ink": (0, 255), "gradient": (0, 1),
-    "shadow": (0, 1), "lines": (0, 1), "rotation": (0, 180), "jpeg": (0, 100),
-}  # fmt: skip
+PHOTO = {name: strongest for name, (strongest, _, _) in STRENGTHS.items()}
 PLAIN = dict.fromkeys(PHOTO, 0) | {"size": (0.5, 0.5), "pen": (0.09, 0.09), "jpeg": 100}
-KINDS = {  # photos with one kind of disturbance alone
-    "plain": PLAIN,
-    "small, anywhere": PLAIN | {"size": PHOTO["size"]},
-    "thin pen": PLAIN | {"pen": PHOTO["pen"]},
-    "coloured": PLAIN | {"paper": PHOTO["paper"], "ink": PHOTO["ink"]},
-    "uneven light": PLAIN | {"gradient": PHOTO["gradient"]},
-    "shadow": PLAIN | {"shadow": PHOTO["shadow"]},
-    "ruled lines": PLAIN | {"lines": True},
-    "rotation": PLAIN | {"rotation": PHOTO["rotation"]},
-    "blur and noise": PLAIN | {"blur": PHOTO["blur"], "noise": PHOTO["noise"]},
-    "JPEG": PLAIN | {"jpeg": PHOTO["jpeg"]},
-}
+KINDS = {  # photos with one kind of disturbance alone, and the strengths that it is
+    "plain": (), "small, anywhere": ("size",), "thin pen": ("pen",), "coloured": ("paper", "ink"),
+    "uneven light": ("gradient",), "shadow": ("shadow",), "ruled lines": ("lines",),
+    "rotation": ("rotation",), "blur and noise": ("blur", "noise"), "JPEG": ("jpeg",),
+}  # fmt: skip
+KINDS = {kind: PLAIN | {name: PHOTO[name] for name in names} for kind, names in KINDS.items()}
 
 
 def held_back(digits, n: int, seed: int = CALIBRATED, **strengths):
-    """Photograph `n` images that neither training nor robust's calibration has seen.
+    """Photograph up to `n` images that neither training nor robust's calibration has seen.
 
-    Returns the photos, in scenes of the seeds from `seed` on, their images (n, 28, 28, 1) and
-    labels; fewer where there are no more.
+    Returns photos, in scenes of the seeds from `seed` on, images (n, 28, 28, 1) and labels.
     """
     images, labels = digits.part("held_back")
     first = CALIBRATED if len(images) > CALIBRATED else 0  # a small sample calibrated nothing
@@ -84,18 +74,19 @@ def _check_strengths(strengths: dict) -> None:
     for name, value in strengths.items():
         if name not in PHOTO:
             raise ValueError(f"no strength named {name!r}; there are {', '.join(PHOTO)}.")
-        (least, most), numbers, shape = LIMITS[name], np.array(value), np.shape(PHOTO[name])
-        right = numbers.dtype.kind in "biuf" and numbers.shape == shape
+        _, least, most = STRENGTHS[name]
+        pair, numbers = name in ("size", "pen"), np.array(value)
+        right = numbers.dtype.kind in "biuf" and numbers.shape == ((2,) if pair else ())
         if not (right and least <= numbers.flat[0] <= numbers.flat[-1] <= most):
-            kind = "two rising numbers, as a pair," if shape else "a number"
+            kind = "two rising numbers, as a pair," if pair else "a number"
             raise ValueError(f"{name}={value!r}: expected {kind} from {least:g} to {most:g}.")
 
 
 def pen_digit(image: np.ndarray, height: float, pen: float, rng, rotation: float = 0) -> np.ndarray:
-    """Draw a digit again with a round pen, `pen` pixels wide: float (h, w), ink 1, no margin.
+    """Draw a digit again with a round pen, turned by up to `rotation` degrees: float (h, w), ink 1.
 
-    `height` is the digit's before, in pixels: the pen follows the middle of its strokes, so a
-    thinner one leaves less. The digit turns by up to `rotation` degrees.
+    `pen` is its width in pixels, `height` the digit's before: the pen follows the middle of its
+    strokes, so a thinner one leaves less.
     """
     if not image.max() > 0.3:
         raise ValueError("image: no ink over 0.3: there is no digit to draw again.")
@@ -170,7 +161,7 @@ def scribbles(n: int, seed: int = 0) -> np.ndarray:
     for picture in out:
         places = rng.uniform(15, 97, (rng.integers(6, 10), 2))
         fine = np.linspace(0, len(places) - 1, 120)
-        curve = [np.interp(fine, np.arange(len(places)), places[:, axis]) for axis in (0, 1)]
+        curve = [np.interp(fine, np.arange(len(places)), axis) for axis in places.T]
         curve = np.rint(ndimage.gaussian_filter1d(np.stack(curve, 1), 3, axis=0)).astype(np.int32)
         cv2.polylines(picture, [curve], rng.random() < 0.5, 0, 5, cv2.LINE_AA)
     return out

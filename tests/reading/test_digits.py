@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from src.reading import digits
-from src.reading.digits import centre, find_digits, prepare, stages
+from src.reading.digits import find_digits, prepare, stages
 from src.reading.picture import NoDigitError, read_picture
 
 
@@ -72,12 +72,6 @@ def test_stages_show_noise_that_is_refused():
     assert len(stages(noise)) == 7
 
 
-@pytest.mark.parametrize("ink", [np.zeros((20, 20)), np.ones((30, 20))], ids=["none", "too large"])
-def test_ink_that_cannot_be_centred_is_refused(ink):
-    with pytest.raises(ValueError, match="expected some, within 28x28"):
-        centre(ink)
-
-
 @pytest.mark.parametrize("width, kind", [(50, "PNG"), (150, "PNG"), (1000, "PNG"), (4000, "JPEG")])
 def test_boxes_are_in_the_pictures_own_pixels(width, kind, sheet, tmp_path):
     sheet = cv2.resize(sheet, (width, width * 6 // 5), interpolation=cv2.INTER_AREA)
@@ -128,9 +122,7 @@ NO_DIGIT = [
     *((page, "blank") for page in (PAGE, PAGE // 2, 0 * PAGE, PAGE[:40, :40] // 9)),
     (np.zeros((300, 200, 4), np.uint8), "blank"),
     (SPECKED, "write it larger"),
-    (np.pad(np.zeros((5, 5), np.uint8), 200, constant_values=255), "write it larger"),
-    *((RNG.integers(0, 256, (side, side), np.uint8), "noise|larger") for side in (40, 60, 500)),
-    (np.clip(RNG.normal(128, 40, (300, 200, 3)), 0, 255).astype(np.uint8), "noise|larger|blank"),
+    *((RNG.integers(0, 256, (side, side), np.uint8), "noise|larger") for side in (40, 500)),
 ]
 
 

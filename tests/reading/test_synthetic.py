@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from src.reading.synthetic import FONTS, PLAIN, held_back, letters, pen_digit, photograph, scribbles
+from src.reading.synthetic import PLAIN, held_back, letters, pen_digit, photograph, scribbles
 
 STROKE = np.zeros((28, 28), np.float32)
 STROKE[4:24, 13:15] = 1  # upright, so that its angle and width can be measured
@@ -59,10 +59,7 @@ def test_plain_photos_have_dark_ink_on_white_paper_at_half_the_frame():
         ({"size": (0.2, 0.2)}, "height", (0.17, 0.2), (0.17, 0.2)),  # shares of the frame
         ({"size": (0.7, 0.7)}, "height", (0.6, 0.7), (0.6, 0.7)),
         ({"pen": (0.02, 0.02)}, "pen", (0.007, 0.013), (0.007, 0.014)),  # of half the frame
-        ({"pen": (0.06, 0.06)}, "pen", (0.027, 0.034), (0.027, 0.034)),
-        ({"rotation": 10}, "angle", (-10.5, -6), (6, 10.5)),
         ({"rotation": 40}, "angle", (-40.5, -24), (24, 40.5)),
-        ({"gradient": 0.2}, "lost light", (0, 0.06), (0.12, 0.205)),
         ({"gradient": 0.4}, "lost light", (0, 0.12), (0.24, 0.405)),
         ({"shadow": 0.4}, "lost light", (0, 0.1), (0.3, 0.405)),
         ({"shadow": 0.4, "ink": 0, "size": (0.05, 0.05)}, "grain", (0, 1), (5, 15)),  # a soft edge
@@ -109,8 +106,8 @@ def test_photos_of_images_held_back_leave_out_those_that_calibration_has_seen():
         ({"size": 0.5}, "size=0.5: expected two rising numbers, as a pair, from 0.05 to 1"),
         ({"size": (0.8, 0.2)}, r"size=\(0.8, 0.2\): expected two rising"),
         ({"noise": "30"}, "noise='30': expected a number from 0 to inf"),
-        ({"noise": -5}, "noise=-5: expected"),
         ({"pen": (0.01, 2)}, "pen=.* to 0.5"),
+        ({"blur": [1]}, r"blur=\[1\]: expected a number"),
         ({"blur": (1, 2)}, r"blur=\(1, 2\): expected a number"),
         ({"fog": 1}, "no strength named 'fog'; there are size, pen, paper"),
     ],
@@ -146,7 +143,3 @@ def test_scribbles_and_letters_are_whole_and_as_in_the_published_results(picture
     inked = (pictures < 128).mean(axis=(1, 2))
     assert 0.01 < inked.min() and inked.max() < 0.3
     assert (pictures[:, [0, -1]] == 255).all() and (pictures[:, :, [0, -1]] == 255).all()
-
-
-def test_letters_come_in_eight_fonts():
-    assert len(letters()) == 26 * len(set(FONTS)) == 26 * 8
