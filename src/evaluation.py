@@ -45,7 +45,7 @@ def evaluate(labels, probabilities) -> dict:
     """Return n, errors, accuracy, loss, and their 95% intervals for the draw of the images.
 
     Wilson's, and ± 1.96 standard errors. The loss is the mean negative log of the true digit's
-    probability, clipped at 1e-7 as Keras does.
+    probability, clipped at 1e-7 as Keras does. What another training seed changes is in neither.
     """
     labels, probabilities = check_predictions(labels, probabilities)
     found, n = accuracy_row(labels, probabilities.argmax(axis=1)), len(labels)

@@ -75,7 +75,7 @@ def test_has_one_title_one_parameters_cell_and_prose_after_each_figure(path):
     titles = [line for text in prose for line in text.splitlines() if line.startswith("# ")]
     assert len(titles) == 1 and book.cells[0].source.startswith("# ")
     (knobs,) = (cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))
-    assert all(re.match(r"#|[A-Z_]+ = \S", line) for line in knobs.source.splitlines())
+    assert all(re.match(r"#|[A-Z_0-9]+ = \S", line) for line in knobs.source.splitlines())
     for i, cell in enumerate(book.cells):
         if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
             assert book.cells[i + 1].cell_type == "markdown", f"cell {i + 1}: a figure unread"
