@@ -3,12 +3,12 @@
 # make publish  renders notebooks, models, figures and README's tables in place (needs MNIST)
 # make benchmark  the runs behind the tables, hours, goes on where it stopped (needs MNIST)
 # make timing     their times side by side, over an hour on a quiet machine (needs MNIST)
-# make tune       three searches of 03, 20 minutes; WORKERS=2: by a chief and two workers (MNIST)
+# make tune       three searches of 04, 20 minutes; WORKERS=2: by a chief and two workers (MNIST)
 # make photos     synthetic photos and corrupted images, a few minutes (needs MNIST)
-# make ensemble   members of 06, the ensemble, its students, hours; goes on where it stopped (MNIST)
+# make ensemble   members of 08, the ensemble, its students, hours; goes on where it stopped (MNIST)
 # make export     robust.keras as ONNX and LiteRT, checked and timed, 2 minutes (needs MNIST)
 # make app        the page to draw on, at 127.0.0.1 only
-# make audit      the suspicious labels that 04 shows, 2 minutes (needs MNIST)
+# make audit      the suspicious labels that 05 shows, 2 minutes (needs MNIST)
 # make readme   README's tables from models/*.json       make status   what is out of date
 # make clean    removes .venv/ and build/, but for build/work: long runs that are unfinished
 # Another Python:  make run PYTHON=python3.12            Some notebooks:  make run NOTEBOOKS=01_eda

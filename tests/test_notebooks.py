@@ -13,10 +13,11 @@ BOOKS = sorted(notebooks.NOTEBOOKS.glob("[0-9]*.ipynb"))
 SMALL = {
     "01_eda": {"TSNE_IMAGES": 200, "BASELINE_IMAGES": 500, "STYLES": 3},
     "02_training": {"EPOCHS": 2, "FILTERS": (8, 8, 8), "DENSE_UNITS": 32, "SAVE_LEGACY_H5": True},
-    "03_tuning": {"TRIALS": 2, "EPOCHS": 1, "IMAGES": 200},
-    "04_evaluation": {"GALLERY": 8, "EVERY": 6, "ATTACKED": 8, "MAPPED": 200},
-    "05_deployment": {"PHOTOS": 12, "SHOWN": 4},
-    "06_ensembles": {"TRAIN": 3, "EPOCHS": 1, "GALLERY": 8},
+    "04_tuning": {"TRIALS": 2, "EPOCHS": 1, "IMAGES": 200},
+    "05_evaluation": {"GALLERY": 8},
+    "06_robustness": {"EVERY": 6, "ATTACKED": 8, "MAPPED": 200},
+    "07_photos": {"PHOTOS": 12, "SHOWN": 4},
+    "08_how_far": {"TRAIN": 3, "EPOCHS": 1, "GALLERY": 8},
 }
 each_book = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 
@@ -122,6 +123,7 @@ def test_small_runs_write_models_figures_and_numbers(executed):
     assert {path.name for path in (folder / "models").iterdir()} == {
         "baselines.json", "best_model.keras", "mnist_cnn_final.keras", "best_mnist_model.h5",
         "mnist_cnn_weights.weights.h5", "training_history.json", "evaluation.json",
+        "robustness.json",
         "best_hyperparameters.json", "tuned.keras",
     }  # fmt: skip
     assert {path.name for path in (folder / "figures").iterdir()} == {
@@ -154,7 +156,7 @@ def test_a_loaded_model_answers_as_the_one_in_memory(executed):
 
 
 def test_evaluation_says_which_model_it_opened(executed):
-    text = "".join(said(output) for output in outputs(executed[1]["04_evaluation"]))
+    text = "".join(said(output) for output in outputs(executed[1]["05_evaluation"]))
     assert "mnist_cnn_final.keras" in text and "of 360 images are wrong" in text
 
 
@@ -167,7 +169,7 @@ def test_training_shows_the_committed_results():
 
 
 def test_tuning_shows_the_committed_comparison():
-    shown = "".join(said(output) for output in outputs(read(ROOT / "notebooks/03_tuning.ipynb")))
+    shown = "".join(said(output) for output in outputs(read(ROOT / "notebooks/04_tuning.ipynb")))
     found = results.compare_tuned()
     assert f"verdict: {found['verdict']}" in shown
     assert f"{100 * found['difference']['mean']:+.3f} points" in shown
@@ -176,7 +178,7 @@ def test_tuning_shows_the_committed_comparison():
 
 
 def test_evaluation_shows_the_committed_numbers():
-    shown = "".join(said(o) for o in outputs(read(ROOT / "notebooks/04_evaluation.ipynb")))
+    shown = "".join(said(o) for o in outputs(read(ROOT / "notebooks/05_evaluation.ipynb")))
     found = json.loads((ROOT / "models/evaluation.json").read_text())
     assert f"models/{found['model']}" in shown
     assert f"{found['test']['errors']} of 10,000 images are wrong" in shown

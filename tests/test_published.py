@@ -26,7 +26,7 @@ def test_no_result_lies_beside_that_nobody_makes():
     for folder in ("benchmarks", "ladder", "ensemble", "tuning"):
         assert set((MODELS / folder).rglob("*.json")) <= made
     others = {"baselines", "best_hyperparameters", "evaluation", "notebook_times",
-              "training_history"}  # fmt: skip
+              "robustness", "training_history"}  # fmt: skip
     assert {path.stem for path in MODELS.glob("*.json")} - {job.path.stem for job in ALL} == others
 
 
