@@ -31,7 +31,7 @@ class DataError(ValueError):
 
 def _results_path(kind: str, source: str) -> Path:
     base = Path(os.environ.get("MNIST_RESULTS_DIR") or ROOT / "build")
-    return (base if source == "mnist" else base / source) / kind
+    return (base if source == "mnist" else base / Path(source).resolve().name) / kind
 
 
 def expect(holds: bool, name: str, value, expected: str) -> None:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import zoom
@@ -18,16 +19,21 @@ from src.mnist_files import (  # noqa: F401 (callers say data.load_kaggle_csv)
     save_kaggle_submission,
 )
 
+FASHION = ("T-shirt", "Trousers", "Pullover", "Dress", "Coat")
+FASHION += ("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
 
 @dataclass(frozen=True, eq=False)
 class DigitData:
-    """Images uint8 (n, 28, 28), labels uint8 (n,), the name that figures show, and one split."""
+    """Images uint8 (n, 28, 28), labels uint8 (n,), names for figures, and one split."""
 
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
     name: str
+    class_names: tuple[str, ...] = tuple("0123456789")
+    unlabelled: np.ndarray | None = None  # images to predict, of Kaggle's test.csv
 
     @cached_property
     def rows(self) -> dict[str, np.ndarray]:
@@ -53,7 +59,11 @@ class DigitData:
 
 
 def load_mnist(source: str = "mnist") -> DigitData:
-    """Load MNIST's 60,000 + 10,000 digits, or scikit-learn's 1,797 (`source="sample"`).
+    """Load MNIST's 60,000 + 10,000 digits, or what else `source` names.
+
+    "sample": scikit-learn's 1,797 digits. "fashion_mnist": clothes, Xiao, Rasul and Vollgraf,
+    "Fashion-MNIST" (2017), by Keras' loader. A folder: Kaggle's train.csv, a sixth of it as the
+    test set, and test.csv if it is there.
 
     MNIST is looked for in the folder named by MNIST_DIR, then in Keras' (~/.keras/datasets), then
     downloaded to there: LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
@@ -61,8 +71,24 @@ def load_mnist(source: str = "mnist") -> DigitData:
     """
     if source == "sample":
         return _load_sample()
-    expect(source == "mnist", "source", source, "'mnist' or 'sample'")
-    return DigitData(**mnist_files.find_mnist(), name="MNIST")
+    if source == "fashion_mnist":
+        return DigitData(**mnist_files.find_fashion(), name="Fashion-MNIST", class_names=FASHION)
+    if source == "mnist":
+        return DigitData(**mnist_files.find_mnist(), name="MNIST")
+    expected = "'mnist', 'fashion_mnist', 'sample', or a folder that holds Kaggle's train.csv"
+    expect(Path(source).expanduser().is_dir(), "source", source, expected)
+    return _load_kaggle(Path(source).expanduser())
+
+
+def _load_kaggle(folder: Path) -> DigitData:
+    images, labels = load_kaggle_csv(mnist_files.find_kaggle(folder, "train.csv"))
+    if labels is None:
+        raise DataError(f"{folder / 'train.csv'}: without a column `label`: is it test.csv?")
+    train, test = stratified_split(labels, 1 / 6)
+    asked = mnist_files.find_kaggle(folder, "test.csv", needed=False)
+    asked = load_kaggle_csv(asked)[0] if asked else None
+    parts = images[train], labels[train], images[test], labels[test]
+    return DigitData(*parts, "Kaggle's digits", unlabelled=asked)
 
 
 def _load_sample() -> DigitData:

@@ -169,17 +169,47 @@ def check_labels(labels: np.ndarray, name: str = "labels") -> np.ndarray:
     return labels
 
 
+def find_fashion() -> dict[str, np.ndarray]:
+    """Read Fashion-MNIST by Keras' loader, which downloads it (30 MB) into ~/.keras/datasets."""
+    from keras.datasets import fashion_mnist  # here: TensorFlow takes seconds
+
+    try:
+        (x_train, y_train), (x_test, y_test) = fashion_mnist.load_data()
+    except DAMAGE as error:
+        raise DataError(
+            f"Fashion-MNIST's files are damaged ({error}): delete ~/.keras/datasets/fashion-mnist "
+            "and load them again."
+        ) from error
+    except Exception as error:  # Keras raises a bare Exception where a download fails
+        raise DataUnavailableError(f"Fashion-MNIST can't be downloaded ({error}).") from error
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+def find_kaggle(folder: Path, name: str, needed: bool = True) -> Path | None:
+    """Find one of Kaggle's files in a folder, as it is or zipped alone."""
+    for path in (folder / name, folder / f"{name}.zip"):
+        if path.is_file():
+            return path
+    zips = [path.name for path in folder.glob("*.zip")]
+    advice = f"unzip {zips[0]} there" if zips else "get it from kaggle.com/c/digit-recognizer/data"
+    if needed:
+        raise DataError(f"{folder} holds no {name}: {advice}.")
+    return None
+
+
 def load_kaggle_csv(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Read Kaggle's digit-recognizer file: images uint8 (n, 28, 28), labels (n,) or None."""
     try:
         table = pd.read_csv(path)
-    except ValueError as error:  # pandas' own errors and UnicodeDecodeError are ValueErrors
-        raise DataError(f"{path}: not a CSV table ({error}).") from error
+    except FileNotFoundError:
+        raise
+    except DAMAGE as error:  # pandas' own errors are ValueErrors
+        raise DataError(f"{path}: not a CSV table ({error}); get it again.") from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for an index
         raise DataError(f"{path}: its rows hold more cells than its header has columns.")
     pixels = [f"pixel{i}" for i in range(math.prod(IMAGE_SHAPE))]
     missing = [name for name in pixels if name not in table]
-    extra = [name for name in table if name not in {"label", *pixels}]
+    extra = [str(name)[:20] for name in table if name not in {"label", *pixels}]
     if missing or extra or table.empty:
         raise DataError(
             f"{path}: {len(table)} rows with {len(pixels) - len(missing)} of {len(pixels)} pixel "
@@ -200,7 +230,8 @@ def _whole_numbers(table: pd.DataFrame, path: str | Path, largest: int) -> np.nd
         row, column = wrong[0]
         found = f"column {table.columns[column]} holds '{table.iat[row, column]}'"
         expected = f"expected a whole number from 0 to {largest}"
-        raise DataError(f"{path}: row {row + 1}, {found}, {expected}.")
+        cut = ": the file is cut short, get it again" if row == len(numbers) - 1 else ""
+        raise DataError(f"{path}: row {row + 1}, {found}, {expected}{cut}.")
     return numbers.astype(np.uint8)
 
 

@@ -151,7 +151,7 @@ def plot_pictures(pictures, titles=(), columns=6, title="", boxes=None) -> Figur
 
 
 @styled()
-def plot_embedding(points, labels, title="", marked=()) -> Figure:
+def plot_embedding(points, labels, title="", marked=(), names=range(CLASSES)) -> Figure:
     """Draw points (n, 2) by digit, named where its points lie densest; frame those `marked`."""
     figure, ax = new_figure(title, 6.4)
     centred, edge = {"ha": "center", "va": "center"}, withStroke(linewidth=4, foreground="white")
@@ -160,7 +160,8 @@ def plot_embedding(points, labels, title="", marked=()) -> Figure:
         ax.scatter(*own.T, s=7, color=DIGIT_COLOURS[digit], alpha=0.7, lw=0)
         density = KernelDensity(bandwidth=np.std(points) / 5).fit(own).score_samples(own)
         place = own[density.argmax()]
-        ax.text(*place, digit, size=20, weight="bold", path_effects=[edge], **centred)
+        size = 20 if len(str(names[digit])) == 1 else 12
+        ax.text(*place, names[digit], size=size, weight="bold", path_effects=[edge], **centred)
     frame = {"boxstyle": "square,pad=0.1", "facecolor": (1, 1, 1, 0.6), "lw": 0.8}
     for i in np.flatnonzero(marked):
         ax.text(*points[i], labels[i], size=9, bbox=frame, **centred)
@@ -169,29 +170,91 @@ def plot_embedding(points, labels, title="", marked=()) -> Figure:
 
 
 @styled()
-def plot_history(epochs, title="") -> Figure:
-    """Draw loss and accuracy per epoch where finite, the best epoch, cuts of `learning_rate`."""
+def plot_history(histories, title="") -> Figure:
+    """Draw loss and accuracy per epoch of runs, name -> epochs: training solid, validation dashed.
+
+    The training scores are those of `evaluate`, where LiveProgress took them. What is not finite
+    is left out; of a single run, cuts of the learning rate are dotted.
+    """
+    if not all(epochs.get("loss") for epochs in histories.values()):
+        raise ValueError("no epoch has ended: run the training cell again, with EPOCHS 1 or more.")
     figure, axes = new_figure(title, 3.7, 1, 2)
-    table = pd.DataFrame(epochs, index=range(1, len(epochs["loss"]) + 1))
-    table = table.where(np.isfinite(table))
-    best = table.get("val_loss", table.loss[:0]).dropna().nsmallest(1).index
-    cuts = np.flatnonzero(np.diff(epochs.get("learning_rate", [])) < 0) + 1.5
-    lost = [f"Loss (not finite from epoch {epoch})" for epoch in table.index[table.loss.isna()]]
-    for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
-        ax.plot(table[metric], "o-", color=BLUE, ms=4, label="training")
-        if f"val_{metric}" in table:
-            values = table[f"val_{metric}"]
-            ax.plot(values, "s--", color=RED, ms=4, label="validation")
-            ax.plot(values[best], "o", ms=12, mfc="none", mec="black", label="best validation loss")
-        if len(cuts):
-            whole = ax.get_xaxis_transform()  # from 0 to 1: the height of the panel
-            ax.vlines(cuts, 0, 1, GREY, ":", "learning rate cut", transform=whole)
-        ax.set(xlabel="epoch", title=metric.capitalize())
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].set(yscale="log", title=[*lost, "Loss"][0])
+    lost = ""
+    for (name, epochs), colour in zip(histories.items(), DIGIT_COLOURS, strict=False):
+        table = pd.DataFrame(epochs, index=range(1, len(epochs["loss"]) + 1))
+        table = table.where(np.isfinite(table))
+        for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
+            look = {"color": colour, "ms": 4}
+            ax.plot(table.get(f"train_{metric}", table[metric]), "o-", label=name, **look)
+            if f"val_{metric}" in table:
+                ax.plot(table[f"val_{metric}"], "s--", label=f"{name}, validation", **look)
+            ax.set(xlabel="epoch", title=metric.capitalize())
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        for epoch in table.index[table.loss.isna()][:1]:
+            lost = f" ({name}: not finite from epoch {epoch})"
+    if len(histories) == 1 and "learning_rate" in table:
+        for ax in axes:
+            for cut in table.index[table.learning_rate.diff() < 0] - 0.5:
+                ax.axvline(cut, color=GREY, ls=":")
+    axes[0].set(yscale="log", title=f"Loss{lost}")
     plain_log_ticks(axes[0].yaxis)
     axes[1].yaxis.set_major_formatter(as_percent)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled()
+def plot_pixels(pixels, frames=None, title="") -> Figure:
+    """Draw whole numbers 0-255 as a table in grey; `frames`: name -> (row, column) of 3x3."""
+    figure, ax = new_figure(title, 0.36 * len(pixels) + 0.6)
+    look = {"cmap": INK, "vmin": 0, "vmax": 255, "cbar": False, "linewidths": 0.5}
+    ticks = {"xticklabels": False, "yticklabels": False}
+    sns.heatmap(pixels, annot=True, fmt="d", annot_kws={"size": 9}, ax=ax, **look, **ticks)
+    framed = zip((frames or {}).items(), (BLUE, GREEN, RED), strict=False)
+    for (name, (row, column)), colour in framed:
+        ax.add_patch(plt.Rectangle((column, row), 3, 3, fill=False, ec=colour, lw=4))
+        style = {"color": "white", "weight": "bold", "backgroundcolor": colour}
+        ax.text(column + 1.5, row, name, ha="center", va="center", size=9, **style)
+    return figure
+
+
+@styled()
+def plot_stages(stages, title="") -> Figure:
+    """Draw what becomes of an image, name -> (h, w): blue below 0, red above where both occur."""
+    figure, axes = new_figure(title, 2.6 if title else 2.3, 1, len(stages))
+    for ax, (name, values) in zip(axes, stages.items(), strict=True):
+        most = np.abs(values).max()
+        scale = {"cmap": "RdBu_r", "vmin": -most} if values.min() < 0 else {"cmap": INK, "vmin": 0}
+        ax.imshow(values, vmax=most, **scale)
+        ax.set(xticks=[], yticks=[], title=f"{name}\n{values.shape[0]} × {values.shape[1]}")
+        ax.spines[:].set(visible=True, color="0.8")
+    for ax in axes[1:]:
+        ax.text(-0.09, 0.5, "→", transform=ax.transAxes, ha="center", va="center", size=16)
+    return figure
+
+
+def plot_fields(image, fields, title="") -> Figure:
+    """Frame in an image (28, 28) the receptive field of the middle: name -> side in pixels."""
+    titles = [f"{name}: {side} × {side}" for name, side in fields.items()]
+    figure = plot_digits([image] * len(fields), titles, len(fields), title, vmax=2)
+    for ax, side in zip(figure.axes, fields.values(), strict=True):
+        corner = (len(image) - 1) / 2 - side / 2
+        ax.add_patch(plt.Rectangle((corner, corner), side, side, fill=False, ec=BLUE, lw=2.5))
+    return figure
+
+
+@styled()
+def plot_runs(table, title="") -> Figure:
+    """Draw the validation accuracies of runs.read's table; the grey band spans those named base."""
+    figure, ax = new_figure(title, 1.3 + 0.32 * table.run.nunique())
+    base = table.validation[table.run == table.run.iloc[0]]
+    ax.axvspan(base.min(), base.max(), color="0.88", zorder=0)
+    ax.plot(table.validation, table.run, "o", color=BLUE, ms=7, alpha=0.8)
+    seconds = table.groupby("run", sort=False).seconds.mean()
+    ax.set_yticks(seconds.index, [f"{run} ({s:.0f} s)" for run, s in seconds.items()])
+    ax.invert_yaxis()
+    ax.xaxis.set_major_formatter(as_percent)
+    ax.set(xlabel="validation accuracy")
     return figure
 
 
@@ -234,7 +297,7 @@ def plot_digit_accuracy(rows, title="") -> Figure:
 
 
 @styled()
-def plot_prediction(pixels, probabilities, title="") -> Figure:
+def plot_prediction(pixels, probabilities, title="", names=range(CLASSES)) -> Figure:
     """Draw what the network saw (28, 28) beside its ten probabilities."""
     shares = 100 * np.asarray(probabilities)
     figure, (left, right) = new_figure(title, 2.9, 1, 2, width_ratios=[1, 2.2])
@@ -243,7 +306,8 @@ def plot_prediction(pixels, probabilities, title="") -> Figure:
     left.spines[:].set(visible=True, color="0.8")
     bars = right.bar(range(CLASSES), shares, color=np.where(shares < max(shares), "0.75", BLUE))
     right.bar_label(bars, [f"{p:.1f}" if p >= 0.05 else "" for p in shares], fontsize=10)
-    right.set(xticks=range(CLASSES), ylim=(0, 112), xlabel="digit", ylabel="probability (%)")
+    right.set(ylim=(0, 112), ylabel="probability (%)")
+    right.set_xticks(range(CLASSES), names, rotation=0 if len(str(names[0])) == 1 else 40)
     return figure
 
 
@@ -276,7 +340,8 @@ def plot_lines(curves, title="", xlabel="", ylabel="", percent=False, **settings
     if percent:
         ax.set_ylim(0, 1.03)
         ax.yaxis.set_major_formatter(as_percent)
-    ax.legend()
+    if len(curves) > 1:
+        ax.legend()
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Start TensorFlow without its start-up messages: import this module before Keras.
+"""Start TensorFlow without its start-up messages, before Keras is imported.
 
 TensorFlow writes about CUDA and the like from C++, straight to file descriptor 2, while it is
 imported and at its first operation; no setting silences that. Here it goes into a file, which
@@ -20,6 +20,7 @@ def start() -> None:
             import tensorflow as tf
 
             tf.zeros(1) + 1
+            tf.get_logger().setLevel("ERROR")  # no advice on retracing, which no lesson needs
             gpus = len(tf.config.list_physical_devices("GPU"))
         except BaseException:
             said.seek(0)
@@ -30,6 +31,3 @@ def start() -> None:
             os.close(screen)
     where = f"with {gpus} GPU{'s' * (gpus > 1)}" if gpus else "on the CPU, which is enough here"
     print(f"TensorFlow {tf.__version__} {where}.")
-
-
-start()

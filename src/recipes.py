@@ -58,9 +58,6 @@ class Recipe:
         for name, (holds, expected) in RULES.items():
             value = getattr(self, name)
             expect(holds(value), name, value, expected)
-        if self.images and self.validation in PARTS:
-            said = f"with validation={self.validation!r}, all are used; give a share"
-            raise ValueError(f"images: {said}.")
         if self.label_smoothing and self.loss != "categorical_crossentropy":
             raise ValueError("label_smoothing: needs loss='categorical_crossentropy'.")
 

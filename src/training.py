@@ -17,24 +17,17 @@ from src.config import environment, write_json
 from src.recipes import Recipe
 
 
-class AtomicCheckpoint(keras.callbacks.Callback):
-    """Keep the best epoch's network as ModelCheckpoint does, but in a file that is always whole."""
-
-    def __init__(self, path: str | Path, monitor: str = "val_loss"):
-        super().__init__()
-        self.path, self.monitor, self.best = Path(path), monitor, np.inf
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if (logs or {}).get(self.monitor, np.inf) < self.best:  # never so if it is not a number
-            models.save_model(self.model, self.path)
-            self.best = logs[self.monitor]
-
-
 class LiveProgress(keras.callbacks.Callback):
     """Show a table of the epochs, redrawn about once a second; outside a notebook, print its rows.
 
-    A saved notebook keeps the last state as plain text. Use it with `fit(..., verbose=0)`.
+    A saved notebook keeps the last state as plain text. Use it with `fit(..., verbose=0)`, first
+    of the callbacks. With `images` and `labels` of the training set, they are scored after each
+    epoch by `evaluate`, as train_accuracy and train_loss. `seconds` are those of the last fit.
     """
+
+    def __init__(self, images=None, labels=None):
+        super().__init__()
+        self.images, self.labels, self.seconds = images, labels, 0.0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.rows, self.handle, self.drawn, self.started = [], None, 0.0, time.perf_counter()
@@ -44,14 +37,18 @@ class LiveProgress(keras.callbacks.Callback):
             self._draw(f"epoch {len(self.rows) + 1}: batch {batch + 1} of {self.params['steps']}")
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if self.images is not None and logs:
+            data = {"x": self.images, "y": self.labels, "batch_size": 500}
+            scored = self.model.evaluate(**data, verbose=0, return_dict=True)
+            logs |= {f"train_{name}": value for name, value in scored.items()}
         earlier = sum(row["seconds"] for row in self.rows)
         seconds = time.perf_counter() - self.started - earlier
         self.rows.append({"epoch": epoch + 1, "seconds": seconds, **(logs or {})})
         self._draw()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        total = time.perf_counter() - self.started
-        self._draw(f"{len(self.rows)} of {self.params['epochs']} epochs in {total:.0f} s")
+        self.seconds = time.perf_counter() - self.started
+        self._draw(f"{len(self.rows)} of {self.params['epochs']} epochs in {self.seconds:.0f} s")
 
     def _draw(self, last_line: str = "") -> None:
         self.drawn = time.perf_counter()
@@ -133,13 +130,16 @@ def _check_arguments(recipe: Recipe) -> None:
 
 def split_rows(recipe: Recipe, digits: data.DigitData, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Choose the rows to train on and those to validate on: of the one split, or by a share."""
-    labels, rows = digits.y_train, np.arange(len(digits.y_train))
+    labels, rows, val = digits.y_train, np.arange(len(digits.y_train)), None
     if recipe.validation == "split":
-        return digits.rows["train"], digits.rows["validation"]
-    if recipe.validation == "held_back":
-        return np.setdiff1d(rows, digits.rows["held_back"]), digits.rows["held_back"]
-    if recipe.images and recipe.images < len(labels):
-        _, rows = data.stratified_split(labels, recipe.images / len(labels))
+        rows, val = digits.rows["train"], digits.rows["validation"]
+    elif recipe.validation == "held_back":
+        val = digits.rows["held_back"]
+        rows = np.setdiff1d(rows, val)
+    if recipe.images and recipe.images < len(rows):
+        rows = rows[data.stratified_split(labels[rows], recipe.images / len(rows))[1]]
+    if val is not None:
+        return rows, val
     kept, val = data.stratified_split(labels[rows], recipe.validation, seed)
     return rows[kept], rows[val]
 

@@ -4,9 +4,11 @@ import dataclasses
 import re
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
@@ -53,7 +55,7 @@ def test_real_mnist_and_the_split_that_published_networks_were_trained_on(mnist)
 def test_digits_cannot_be_changed_and_other_sources_are_refused(sample):
     with pytest.raises(dataclasses.FrozenInstanceError):
         sample.name = "MNIST"
-    with refused("source='fashion': expected 'mnist' or 'sample'.", ValueError):
+    with refused("source='fashion': expected 'mnist', 'fashion_mnist', 'sample', or", ValueError):
         data.load_mnist(source="fashion")
 
 
@@ -195,3 +197,96 @@ def test_what_is_not_as_expected_is_refused(function, arguments, reason):
 def test_import_does_not_load_tensorflow():
     code = "import sys, src.data; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+# Data of one's own
+
+
+@pytest.fixture
+def kaggle(tmp_path):
+    """A folder as Kaggle's: 240 labelled images, 30 without a label."""
+    rng = np.random.default_rng(0)
+    for name, n in (("train", 240), ("test", 30)):
+        table = pd.DataFrame(
+            rng.integers(0, 256, (n, 784)), columns=[f"pixel{i}" for i in range(784)]
+        )
+        if name == "train":
+            table.insert(0, "label", np.arange(n) % 10)
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    return tmp_path
+
+
+def test_a_kaggle_folder_gives_a_sixth_to_test_and_keeps_what_is_to_be_predicted(kaggle):
+    digits = data.load_mnist(str(kaggle))
+    assert digits.x_train.shape == (200, 28, 28) and digits.x_test.shape == (40, 28, 28)
+    assert np.bincount(digits.y_test).tolist() == [4] * 10
+    assert {name: len(rows) for name, rows in digits.rows.items()} == {
+        "train": 168, "validation": 16, "held_back": 16,
+    }  # fmt: skip
+    assert digits.unlabelled.shape == (30, 28, 28) and digits.name == "Kaggle's digits"
+    (kaggle / "test.csv").unlink()
+    assert data.load_mnist(kaggle).unlabelled is None
+
+
+def zip_it(folder, *names):
+    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        for name in names:
+            archive.write(folder / name, name)
+            (folder / name).unlink()
+
+
+def cut(folder, size):
+    (folder / "train.csv").write_bytes((folder / "train.csv").read_bytes()[:size])
+
+
+KAGGLE_FAULTS = {
+    "missing": (lambda f: (f / "train.csv").unlink(), "holds no train.csv: get it from kaggle.com"),
+    "zipped": (lambda f: zip_it(f, "train.csv", "test.csv"), "no train.csv: unzip all.zip there"),
+    "cut short": (lambda f: cut(f, 400_000), "the file is cut short, get it again"),
+    "zip by name": (lambda f: (f / "train.csv").write_bytes(b"PK\3\4" + bytes(99)), "train.csv: "),
+    "swapped": (lambda f: (f / "test.csv").replace(f / "train.csv"), "without a column `label`"),
+}
+
+
+@pytest.mark.parametrize("fault", KAGGLE_FAULTS)
+def test_what_is_wrong_with_a_kaggle_folder_is_said(kaggle, fault):
+    spoil, message = KAGGLE_FAULTS[fault]
+    spoil(kaggle)
+    with pytest.raises(data.mnist_files.DataError, match=message) as error:
+        data.load_mnist(kaggle)
+    assert len(str(error.value)) - len(str(kaggle)) < 300
+
+
+def test_a_zip_of_train_csv_alone_is_read(kaggle):
+    with zipfile.ZipFile(kaggle / "train.csv.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(kaggle / "train.csv", "train.csv")
+    (kaggle / "train.csv").unlink()
+    assert len(data.load_mnist(kaggle).y_train) == 200
+
+
+def fashion(monkeypatch, answer):
+    import keras
+
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", answer)
+
+
+def test_fashion_mnist_comes_by_keras_loader_with_its_names(monkeypatch, sample):
+    arrays = (sample.x_train, sample.y_train), (sample.x_test, sample.y_test)
+    fashion(monkeypatch, lambda: arrays)
+    found = data.load_mnist("fashion_mnist")
+    assert found.name == "Fashion-MNIST" and found.class_names[9] == "Ankle boot"
+    assert len(found.class_names) == 10 and found.x_train is sample.x_train
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [(EOFError("ended early"), "DataError", "delete ~/.keras/datasets/fashion-mnist"),
+     (Exception("URL fetch failure"), "DataUnavailableError", "can't be downloaded")],
+)  # fmt: skip
+def test_fashion_mnist_that_is_damaged_or_out_of_reach(monkeypatch, raised, kind, message):
+    def fails():
+        raise raised
+
+    fashion(monkeypatch, fails)
+    with pytest.raises(getattr(data.mnist_files, kind), match=message):
+        data.load_mnist("fashion_mnist")

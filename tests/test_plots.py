@@ -41,7 +41,7 @@ FIGURES = {
     "heat": lambda: plots.plot_heat(IMAGES, IMAGES / 255, LETTERS, "T"),
     "pictures": lambda: plots.plot_pictures([PHOTO, IMAGES[0] / 255], "ab", 2, "T"),
     "embedding": lambda: plots.plot_embedding(POINTS, LABELS, "T", LABELS == 3),
-    "history": lambda: plots.plot_history(HISTORY, "T"),
+    "history": lambda: plots.plot_history({"a": HISTORY}, "T"),
     "confusion": lambda: plots.plot_confusion(MATRIX, "T"),
     "digit accuracy": lambda: plots.plot_digit_accuracy(ROWS, "T"),
     "prediction": lambda: plots.plot_prediction(IMAGES[0] / 255, PROBABILITIES[0], "T"),
@@ -125,15 +125,17 @@ def test_rows_of_any_length_are_labelled_and_pictures_and_points_framed():
     assert framed.get_text() == "3" and framed.get_position() == pytest.approx(tuple(POINTS[13]))
 
 
-def test_history_marks_the_best_epoch_and_cuts_and_goes_without_validation():
-    figure = plots.plot_history(HISTORY)
+def test_history_draws_training_solid_and_validation_dashed_in_one_colour_per_run():
+    other = {"loss": [0.5], "train_loss": [0.3], "accuracy": [0.8], "train_accuracy": [0.9]}
+    figure = plots.plot_history({"a": HISTORY, "b": other})
     loss, accuracy = figure.axes
-    assert loss.lines[2].get_xdata() == accuracy.lines[2].get_xdata() == [2]
-    assert loss.collections[0].get_segments()[0][:, 0].tolist() == [2.5, 2.5]
-    names = ["training", "validation", "best validation loss", "learning rate cut"]
-    assert written(figure.legends[0]) == names
-    alone = plots.plot_history({"loss": [1.0], "accuracy": [0.5]})
-    assert len(alone.axes[0].lines) == 1 and alone.axes[0].get_yscale() == "log"
+    assert [line.get_linestyle() for line in loss.lines] == ["-", "--", "-"]
+    colours = [line.get_color() for line in loss.lines]
+    assert colours[0] == colours[1] != colours[2]
+    assert loss.lines[2].get_ydata() == [0.3] and accuracy.lines[2].get_ydata() == [0.9]
+    assert written(figure.legends[0]) == ["a", "a, validation", "b"]
+    cuts = plots.plot_history({"a": HISTORY}).axes[1].lines[2:]
+    assert [line.get_xdata()[0] for line in cuts] == [2.5]
 
 
 @pytest.mark.parametrize("lost", [np.nan, np.inf])
@@ -141,10 +143,29 @@ def test_history_marks_the_best_epoch_and_cuts_and_goes_without_validation():
 def test_a_run_that_diverged_is_drawn_and_named(lost, finite, tmp_path):
     losses = [*finite, lost, lost]
     epochs = {"loss": losses, "val_loss": losses, "accuracy": [0.1] * len(losses)}
-    figure = plots.plot_history({**epochs, "learning_rate": np.geomspace(1, 0.1, len(losses))})
+    figure = plots.plot_history({"a": epochs})
     plots.save_figure(figure, tmp_path / "history.png")
-    assert figure.axes[0].get_title() == f"Loss (not finite from epoch {len(finite) + 1})"
-    assert len(figure.axes[0].lines[2].get_xdata()) == len(finite)  # the ring
+    assert figure.axes[0].get_title() == f"Loss (a: not finite from epoch {len(finite) + 1})"
+
+
+def test_a_run_without_an_epoch_says_what_to_do():
+    with pytest.raises(ValueError, match="no epoch has ended: run the training cell again"):
+        plots.plot_history({"a": {}})
+
+
+def test_stages_and_fields_show_sizes():
+    image = np.eye(28)
+    figure = plots.plot_stages({"image": image, "map": image[1:-1, 1:-1] - 0.5})
+    assert [ax.get_title() for ax in figure.axes] == ["image\n28 × 28", "map\n26 × 26"]
+    assert figure.axes[1].images[0].get_clim() == (-0.5, 0.5)
+    ax = plots.plot_fields(image, {"first": 3}).axes[0]
+    assert ax.patches[-1].get_bbox().bounds == (12, 12, 3, 3)  # pixels 12.5 to 14.5, edge to edge
+
+
+def test_pixels_are_written_and_patches_framed():
+    ax = plots.plot_pixels(np.arange(40).reshape(5, 8), {"A": (1, 2)}).axes[0]
+    assert written(ax)[:3] == ["0", "1", "2"] and written(ax)[-1] == "A"
+    assert ax.patches[-1].get_bbox().bounds == (2, 1, 3, 3)
 
 
 def test_confusion_shows_mistakes_and_keeps_right_answers_out_of_the_colours():

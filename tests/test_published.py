@@ -114,5 +114,5 @@ def test_the_training_of_02_is_whole():
     history = read_json(MODELS / "training_history.json", ("settings", "epochs"))
     for name in ("mnist_cnn_final.keras", "best_model.keras"):
         parameters = models.load_model(MODELS / name).count_params()
-        assert parameters == history["settings"]["parameters"] == 459_210
+        assert parameters == history["settings"]["parameters"]
     assert len(json.dumps(history["epochs"])) > 100

@@ -56,7 +56,6 @@ def test_changes_replace_plain_fields_and_merge_into_dicts():
         ("fast", {"schedule": "warm"}, "schedule='warm': expected one of constant, one_cycle"),
         ("fast", {"validation": 1.0}, "validation=1.0: expected a share, 'split' or 'held_back'"),
         ("fast", {"label_smoothing": 1}, "label_smoothing=1: expected 0 to below 1."),
-        ("fast", {"images": 5000}, "images: with validation='split', all are used; give a share"),
         ("fast", {"optimizer": "sgd"}, "optimizer='sgd': expected a dict of arguments."),
         ("fast", {"augmentation": True}, "augmentation=True: expected a dict of arguments."),
         ("two_conv_plain", {"loss": "sparse_categorical_crossentropy", "label_smoothing": 0.1},

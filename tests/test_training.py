@@ -1,10 +1,6 @@
-"""Checkpoints, live progress, histories, and small trainings from end to end."""
+"""Live progress, histories, and small trainings from end to end."""
 
-import os
 import re
-import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import keras
@@ -15,60 +11,13 @@ from src import config, training
 from src.data import scale_images
 from src.models import build_cnn, load_model
 from src.recipes import get_recipe
-from src.training import AtomicCheckpoint, LiveProgress, save_history
+from src.training import LiveProgress, save_history
 
 TERMINAL_CODES = re.compile(r"[\r\b\x1b]")
 
 
 def tiny_cnn() -> keras.Model:
     return build_cnn((4,), pool=True, batch_norm=False, dense_units=(), dropout=0.0)
-
-
-# Checkpoints
-
-
-def test_checkpoint_keeps_the_best_epoch_only(tmp_path):
-    model, checkpoint = tiny_cnn(), AtomicCheckpoint(tmp_path / "new" / "best.keras")
-    checkpoint.set_model(model)
-    output, kept = model.get_layer("output"), []
-    for epoch, val_loss in enumerate([0.9, 0.5, 0.7, 0.5, 0.4, float("nan"), 0.6]):
-        output.set_weights([output.get_weights()[0], np.full(10, epoch)])
-        checkpoint.on_epoch_end(epoch, {"val_loss": val_loss})
-        kept.append(load_model(checkpoint.path).get_layer("output").get_weights()[1][0])
-    assert kept == [0, 1, 1, 1, 4, 4, 4]  # and no network whose loss is not a number
-    assert os.listdir(checkpoint.path.parent) == ["best.keras"]
-
-
-KILLED_IN_MID_SAVE = """
-import os, signal, sys
-import keras
-from src import data, recipes, training
-
-whole_save = keras.Model.save
-
-def save(model, path):
-    whole_save(model, path)
-    if checkpoint.path.exists():
-        os.truncate(path, os.path.getsize(path) // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-keras.Model.save = save
-checkpoint = training.AtomicCheckpoint(sys.argv[1], monitor="loss")
-network = {"filters": (4,), "kernel_size": 3, "dense_units": ()}
-recipe = recipes.get_recipe("sprint", network=network, epochs=5)
-training.train(recipe, data.load_mnist("sample"), callbacks=[checkpoint])
-"""
-
-
-def test_a_run_killed_in_mid_save_leaves_a_loadable_checkpoint(tmp_path, sample):
-    command = [sys.executable, "-c", KILLED_IN_MID_SAVE, str(tmp_path / "best.keras")]
-    done = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    (half,) = tmp_path.glob("partial-*.keras")
-    with pytest.raises(ValueError, match="not a whole Keras model"):
-        load_model(half)
-    model, (images, labels) = load_model(tmp_path / "best.keras"), sample.part("train")
-    assert training.score(model, images, labels)["accuracy"] > 0.5
 
 
 # Progress
@@ -151,6 +100,13 @@ def test_a_history_keeps_epochs_settings_and_environment(tmp_path):
 
 # From end to end
 
+
+def checkpoint(folder):
+    """As in 02; the threshold keeps out a first epoch whose loss is not a number."""
+    settings = {"save_best_only": True, "initial_value_threshold": np.inf}
+    return keras.callbacks.ModelCheckpoint(folder / "best.keras", **settings)
+
+
 TINY = {"network": {"filters": (4,), "kernel_size": 3, "dense_units": 8}, "epochs": 1}
 
 
@@ -163,7 +119,10 @@ def test_callbacks_work_together_and_both_kinds_of_labels_learn_alike(sample, tm
     for loss in ("sparse_categorical_crossentropy", "categorical_crossentropy"):
         recipe = get_recipe("two_conv_plain", loss=loss, network=network, **rules)
         recipe = recipe.change(optimizer={"learning_rate": 0.01})
-        callbacks = [AtomicCheckpoint(tmp_path / "best.keras"), LiveProgress()]
+        callbacks = [
+            keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", save_best_only=True),
+            LiveProgress(),
+        ]
         trained = training.train(recipe, sample, callbacks=callbacks)
         histories.append(trained.history)
         images, labels = scale_images(sample.x_train), sample.y_train
@@ -205,10 +164,25 @@ def test_rate_weight_average_and_label_smoothing_reach_keras():
 @pytest.mark.parametrize("by", ["recipe", "callback", "share", "none"])
 def test_validation_images_are_scored_where_something_watches_them(sample, tmp_path, by):
     changes = {"recipe": {"early_stopping": {"patience": 1}}, "share": {"validation": 0.2}}
-    callbacks = [AtomicCheckpoint(tmp_path / "best.keras")] if by == "callback" else []
+    callbacks = (
+        [keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", save_best_only=True)]
+        if by == "callback"
+        else []
+    )
     recipe = get_recipe("sprint", **TINY, **changes.get(by, {}))
     trained = training.train(recipe, sample, callbacks=callbacks)
     assert ("val_loss" in trained.history) == (by != "none")
+
+
+def test_a_run_that_diverges_leaves_no_checkpoint_and_scores_its_training_images(tmp_path):
+    x, y = np.random.default_rng(0).random((64, 28, 28, 1)), np.arange(64) % 10
+    model, history = tiny_cnn(), None
+    model.compile(
+        keras.optimizers.SGD(1e30), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    callbacks = [LiveProgress(x, y), checkpoint(tmp_path)]
+    history = model.fit(x, y, validation_data=(x, y), callbacks=callbacks, verbose=0, epochs=2)
+    assert np.isnan(history.history["train_loss"]).all() and not list(tmp_path.iterdir())
 
 
 def test_the_same_seed_trains_the_same_network(sample):
@@ -232,6 +206,8 @@ def test_rows_are_those_of_the_one_split_or_a_stratified_share(sample):
         rows, val = training.split_rows(get_recipe("fast", validation=validation), sample, 0)
         assert len(rows) == trained_on and not set(rows) & set(val)
         assert not set(sample.rows["held_back"]) & set(rows)
+    few, _ = training.split_rows(get_recipe("fast", images=500), sample, 0)
+    assert len(few) == 500 and set(few) <= set(sample.rows["train"])
     rows, val = training.split_rows(get_recipe("kaggle_conv", images=1000), sample, 0)
     assert (len(rows), len(val)) == (900, 100) and not set(rows) & set(val)
     assert np.bincount(sample.y_train[rows]).min() > 80

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from src.data import DataUnavailableError, load_mnist
 
 NOTEBOOKS = ROOT / "notebooks"
 TIMES = ROOT / "models" / "notebook_times.json"
+QUOTE = "**In the published run**"
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?!\w)")
 NOISE = re.compile(  # TensorFlow's start-up lines, which no setting silences
     r"^([IWE]\d{4} \d\d:\d\d:\d+\.\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
     r"|WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
@@ -50,6 +53,8 @@ def publish(names: list[str]) -> None:
     times = read_json(TIMES)["seconds"] if TIMES.exists() else {}
     for path in paths:
         times[path.stem] = round(execute(path, path))
+        for quote in false_quotes(nbformat.read(path, as_version=4)):
+            print(f"{path.name}: {quote} ...")
         shown = {name: f"{t / 60:.0f} min" if t >= 90 else f"{t} s" for name, t in times.items()}
         write_json(TIMES, {"seconds": times, "shown": shown, "environment": environment()})
 
@@ -64,6 +69,7 @@ def _paths(names: list[str]) -> list[Path]:
 def _prepare(results: Path) -> None:
     """Set what the notebooks' kernels inherit."""
     os.environ["MNIST_RESULTS_DIR"] = str(results.resolve())
+    os.environ["MNIST_RUNS_DIR"] = tempfile.mkdtemp()  # the reader's own table stays theirs
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads leave the cores to others
     if os.environ.get("MNIST_DIR"):
@@ -102,6 +108,28 @@ def execute(path: Path, target: Path, values: dict | None = None) -> float:
             nbformat.write(book, partial)
     print(f"  {time.perf_counter() - started:5.0f} s  done", flush=True)
     return time.perf_counter() - started
+
+
+def false_quotes(book: nbformat.NotebookNode) -> list[str]:
+    """List the numbers quoted after QUOTE that no output in their section or the last one prints.
+
+    As they stand or as a percentage, rounded to the decimals that are quoted.
+    """
+    shown, before, found = [], [], []
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            text = output.get("text") or output.get("data", {}).get("text/plain", "")
+            shown += [float(number.replace(",", "")) for number in NUMBER.findall(text)]
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            shown, before = [], shown
+        for paragraph in cell.source.split("\n\n") if cell.cell_type == "markdown" else ():
+            for number in NUMBER.findall(paragraph.partition(QUOTE)[2]):
+                near = 0.5 * 10.0 ** -len(number.partition(".")[2]) + 1e-9
+                value = abs(float(number.replace(",", "")))
+                known = [abs(n) * times for n in before + shown for times in (1, 100)]
+                if not any(abs(n - value) <= near for n in known):
+                    found.append(f"{number} is quoted, and printed nowhere near: {paragraph[:60]}")
+    return found
 
 
 def set_parameters(book: nbformat.NotebookNode, values: dict) -> None:

@@ -41,6 +41,19 @@ def plot_accuracy_time(rows, title="") -> Figure:
 
 
 @styled()
+def plot_ladder(table, title="") -> Figure:
+    """Draw the gain of each step and its 95% interval: results.ladder's table, from the top."""
+    steps = table.dropna(subset="gain")
+    figure, ax = new_figure(title, 1.2 + 0.4 * len(steps))
+    ax.axvline(0, color="black", lw=1)
+    ax.hlines(steps.change, steps.low, steps.high, color=BLUE, lw=2)
+    ax.plot(steps.gain, steps.change, "o", color=BLUE, ms=7)
+    ax.invert_yaxis()
+    ax.set(xlabel="gain over the step before, in points of validation accuracy")
+    return figure
+
+
+@styled()
 def plot_parallel(columns, scores, title="") -> Figure:
     """Draw a line per trial through its values, the darker the lower its score.
 

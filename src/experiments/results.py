@@ -87,20 +87,24 @@ def verdict(recipe: Recipe, accuracies: list[float]) -> str:
 
 
 def ladder(models: Path = MODELS) -> pd.DataFrame:
-    """Show what each step of the ladder bought: validation accuracy in %, over its seeds."""
-    rows, words = [], {step.name: step.about for step in recipes.ladder()}
-    for step, found in _by_name(runs.ladder_jobs(models / "ladder")).items():
-        accuracy = 100 * pd.Series([run["validation"]["accuracy"] for run in found])
-        rows.append(
-            {
-                "change": words[step],
-                "parameters": found[0]["parameters"],
-                "seconds": np.median([run["seconds"] for run in found]),
-                "accuracy": accuracy.mean(),
-                "sd": accuracy.std(),
-                "seeds": len(found),
-            }
-        )
+    """Show what each step of the ladder bought, in points of validation accuracy over its seeds.
+
+    gain, low and high: the mean difference to the step before, seed by seed, and its 95% interval.
+    """
+    found, rows, before = _by_name(runs.ladder_jobs(models / "ladder")), [], None
+    for step in recipes.ladder():
+        scores = {
+            run["seed"]: 100 * run["validation"]["accuracy"] for run in found.get(step.name, ())
+        }
+        if not scores:
+            continue
+        row = {"change": step.about, "parameters": found[step.name][0]["parameters"]}
+        row |= {"accuracy": np.mean(list(scores.values())), "seeds": len(scores)}
+        if before and (pairs := sorted(scores.keys() & before.keys())):
+            gains = evaluation.spread([scores[seed] - before[seed] for seed in pairs])
+            row |= {"gain": gains["mean"], "low": gains["low"], "high": gains["high"]}
+        rows.append(row)
+        before = scores
     return pd.DataFrame(rows)
 
 

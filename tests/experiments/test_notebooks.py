@@ -28,6 +28,20 @@ def test_an_unknown_knob_is_named_with_those_there_are():
         notebooks.set_parameters(book_of(), {"EPOCH": 1})
 
 
+def test_a_quote_must_be_printed_in_its_section_or_the_one_before():
+    book = book_of("a", "b")
+    printed = v4.new_output("stream", text="accuracy 0.9663, 12 of 5,000\n")
+    book.cells[1].outputs = [printed]
+    says = "## Next\n\n**In the published run** it was 96.6%, with 12 of 5,000 wrong."
+    book.cells.append(v4.new_markdown_cell(says))
+    assert notebooks.false_quotes(book) == []
+    book.cells.append(v4.new_markdown_cell(says.replace("96.6", "96.7").replace("## Next", "")))
+    assert "96.7 is quoted" in notebooks.false_quotes(book)[0]
+    book.cells.append(v4.new_markdown_cell("## Two sections on"))
+    book.cells.append(v4.new_markdown_cell(says))
+    assert len(notebooks.false_quotes(book)) == 4
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A project folder with one notebook `01_one`, in place of this one."""

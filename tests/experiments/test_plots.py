@@ -1,6 +1,7 @@
 """Figures of published experiments: each value where it belongs."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from src.config import BLUE
@@ -37,7 +38,10 @@ def ways(**accuracies):
 
 
 WAYS = {"plain": ways(resized=0.97, prepared=0.99), "shadow": ways(resized=0.5, prepared=0.99)}
+LADDER = pd.DataFrame({"change": ["a", "b", "c"], "gain": [np.nan, 0.2, -0.1],
+                       "low": [np.nan, 0.1, -0.3], "high": [np.nan, 0.3, 0.1]})  # fmt: skip
 FIGURES = {
+    "ladder": lambda: plots.plot_ladder(LADDER, "T"),
     "accuracy time": lambda: plots.plot_accuracy_time(TIMES, "T"),
     "parallel": lambda: plots.plot_parallel(PARALLEL, np.arange(12.0), "T"),
     "costs": lambda: plots.plot_costs(COSTS, "T"),
@@ -81,6 +85,14 @@ def test_parallel_coordinates_place_each_value_by_rank_and_mark_the_best():
     np.testing.assert_allclose(np.sort(heights[:, 3]), np.linspace(0, 1, 12))
     best = [tuple(np.round(line.get_ydata(), 2)) for line in ax.lines if line.get_color() == BLUE]
     assert best == [(0, 1, 0.09, 0.09), (1, 0.5, 0, 0)]  # scores 1 and 0 of twelve, 0 on top
+
+
+def test_the_ladder_shows_gains_and_intervals():
+    ax = FIGURES["ladder"]().axes[0]
+    assert ax.lines[1].get_xdata().tolist() == [0.2, -0.1]
+    spans = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert spans == [[0.1, 0.3], [-0.3, 0.1]]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["b", "c"]
 
 
 def test_costs_show_each_seed():

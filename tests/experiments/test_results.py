@@ -98,16 +98,19 @@ def test_the_figure_has_the_recipes_that_were_timed(put, tmp_path):
     assert rows[0]["mean"] == 0.99 and pd.isna(rows[0]["low"])
 
 
-def test_the_ladder_has_a_row_per_step_over_its_seeds(put, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "LADDER_SEEDS", 2)
+def test_the_ladder_gains_step_by_step_over_the_seeds_that_both_have(put, tmp_path):
     jobs = {job.path.stem: job for job in runs.ladder_jobs(tmp_path / "ladder")}
-    for stem, accuracy, seconds in (("start-0", 0.5, 3), ("start-1", 0.7, 8), ("fast-0", 0.9, 4)):
-        put(jobs[stem], parameters=5, seconds=seconds, validation={"accuracy": accuracy})
-    first, last = results.ladder(tmp_path).to_dict("records")
-    assert first["change"] == "system C's network for two epochs" and first["seeds"] == 2
-    assert first["accuracy"] == pytest.approx(60) and first["seconds"] == 5.5
-    assert first["sd"] == pytest.approx(100 * pd.Series([0.5, 0.7]).std())
-    assert last["change"] == "+ light augmentation: fast" and pd.isna(last["sd"])
+    accuracies = {"start": (0.5, 0.7, 0.6), "one_cycle": (0.6, 0.9), "fast": (0.9,)}
+    for step, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            put(jobs[f"{step}-{seed}"], seed=seed, parameters=5, validation={"accuracy": accuracy})
+    first, second, last = results.ladder(tmp_path).to_dict("records")
+    assert first["change"].startswith("three convolutions") and first["seeds"] == 3
+    assert first["accuracy"] == pytest.approx(60) and pd.isna(first["gain"])
+    assert second["gain"] == pytest.approx(15)  # of 10 and 20: seed by seed
+    # t(1 degree) = 12.706, so 15 ± 12.706 · 5
+    assert (second["low"], second["high"]) == pytest.approx((-48.53, 78.53), abs=0.01)
+    assert last["change"] == "light augmentation: fast" and last["gain"] == pytest.approx(30)
 
 
 @pytest.fixture
