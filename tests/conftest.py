@@ -23,7 +23,6 @@ def results(monkeypatch, tmp_path):
     """Whatever a test makes goes here, never into build/ or models/."""
     folder = tmp_path / "results"
     monkeypatch.setenv("MNIST_RESULTS_DIR", str(folder))
-    monkeypatch.delenv("MNIST_RUNS_DIR", raising=False)  # of a notebook that was executed
     return folder
 
 

@@ -4,9 +4,10 @@ import base64
 import io
 import os
 import re
+import shutil
 import subprocess
-import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import nbformat
@@ -30,7 +31,6 @@ NOISE = re.compile(  # TensorFlow's start-up lines, which no setting silences
 def run(names: list[str]) -> None:
     """Execute notebooks into build/notebooks; without MNIST, on the embedded sample, and say so."""
     paths, values, what = _paths(names), {}, "MNIST"
-    _prepare(Path(os.environ.get("MNIST_RESULTS_DIR") or ROOT / "build"))
     try:
         load_mnist()
     except DataUnavailableError as error:
@@ -48,11 +48,10 @@ def run(names: list[str]) -> None:
 def publish(names: list[str]) -> None:
     """Execute notebooks in place on MNIST, and renew models/, figures/ and their times."""
     paths = _paths(names)
-    _prepare(ROOT)
     load_mnist()
     times = read_json(TIMES)["seconds"] if TIMES.exists() else {}
     for path in paths:
-        times[path.stem] = round(execute(path, path))
+        times[path.stem] = round(execute(path, path, results=ROOT))
         for quote in false_quotes(nbformat.read(path, as_version=4)):
             print(f"{path.name}: {quote} ...")
         shown = {name: f"{t / 60:.0f} min" if t >= 90 else f"{t} s" for name, t in times.items()}
@@ -66,19 +65,20 @@ def _paths(names: list[str]) -> list[Path]:
     return [path for name, path in found.items() if not names or name in names]
 
 
-def _prepare(results: Path) -> None:
-    """Set what the notebooks' kernels inherit."""
-    os.environ["MNIST_RESULTS_DIR"] = str(results.resolve())
-    os.environ["MNIST_RUNS_DIR"] = tempfile.mkdtemp()  # the reader's own table stays theirs
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads leave the cores to others
-    if os.environ.get("MNIST_DIR"):
-        os.environ["MNIST_DIR"] = str(Path(os.environ["MNIST_DIR"]).expanduser().resolve())
+def _environment(results: Path | None, runs: str) -> dict[str, str]:
+    """Collect what a notebook's kernel inherits; paths as seen from its folder, or whole."""
+    results = results or Path(os.environ.get("MNIST_RESULTS_DIR") or ROOT / "build")
+    found = {"TF_CPP_MIN_LOG_LEVEL": "2", "OMP_WAIT_POLICY": "PASSIVE"}  # idle threads rest
+    found |= os.environ | {"MNIST_RESULTS_DIR": str(results.resolve()), "MNIST_RUNS_DIR": runs}
+    if found.get("MNIST_DIR"):
+        found["MNIST_DIR"] = str(Path(found["MNIST_DIR"]).expanduser().resolve())
+    return found
 
 
-def execute(path: Path, target: Path, values: dict | None = None) -> float:
+def execute(path: Path, target: Path, values: dict | None = None, results=None) -> float:
     """Run a notebook with knobs in `values` changed, write it to `target`; return the seconds.
 
+    Its results go to the folder `results`, its table of runs away: the reader's stays theirs.
     Each section is printed as it begins. Where a cell fails, what ran so far is written under
     build/notebooks, and nbclient's error is raised.
     """
@@ -97,12 +97,16 @@ def execute(path: Path, target: Path, values: dict | None = None) -> float:
         coalesce_streams=True, resources={"metadata": {"path": str(NOTEBOOKS)}},
         on_cell_start=announce,
     )  # fmt: skip
+    runs = ROOT / "build" / "work" / f"runs-{uuid.uuid4().hex}"
     try:
-        client.execute(stderr=subprocess.DEVNULL)  # cells keep theirs; this is the kernel's own
+        # stderr: cells keep theirs; this is the kernel's own
+        kernel = _environment(results, os.path.relpath(runs, NOTEBOOKS))
+        client.execute(stderr=subprocess.DEVNULL, env=kernel)
     except BaseException:  # an interrupt as well: published notebooks stay as they were
         target = ROOT / "build" / "notebooks" / path.name
         raise
     finally:
+        shutil.rmtree(runs, ignore_errors=True)
         tidy(book)
         with replacing(target) as partial:
             nbformat.write(book, partial)

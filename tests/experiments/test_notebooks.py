@@ -1,5 +1,7 @@
 """Notebooks are run with other knobs, tidied, and never lost."""
 
+import os
+
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
@@ -67,6 +69,16 @@ def test_execute_runs_with_changed_knobs_and_reports_sections(folder, capsys):
     assert done.metadata.kernelspec.name == "python3"
     assert source.read_bytes() == before
     assert "Say it" in capsys.readouterr().out
+
+
+def test_the_table_of_runs_and_the_results_are_not_the_readers(folder):
+    path, results = folder / "notebooks/01_one.ipynb", folder / "elsewhere"
+    code = "import os\nruns = os.environ['MNIST_RUNS_DIR']\nos.makedirs(runs)\n"
+    nbformat.write(book_of(code + "print(runs, os.environ['MNIST_RESULTS_DIR'])"), path)
+    notebooks.execute(path, path, results=results)
+    runs, found = nbformat.read(path, as_version=4).cells[1].outputs[0].text.split()
+    assert runs.startswith("../build/work/runs-") and found == str(results)
+    assert not list((folder / "build/work").iterdir()) and "MNIST_RUNS_DIR" not in os.environ
 
 
 def test_a_failing_cell_is_reported_and_leaves_the_source_alone(folder, monkeypatch, capsys):
@@ -143,7 +155,8 @@ def test_unknown_notebooks_and_commands_are_named(folder, capsys):
 def test_results_of_a_run_go_to_the_folder_that_the_reader_named(folder, monkeypatch, named):
     monkeypatch.setenv("MNIST_RESULTS_DIR", str(folder / named) if named else "")
     monkeypatch.setattr(notebooks, "load_mnist", lambda: None)
-    monkeypatch.setattr(notebooks, "execute", lambda *args: 1.0)
+    path = folder / "notebooks/01_one.ipynb"
+    nbformat.write(book_of("import os; print(os.environ['MNIST_RESULTS_DIR'])"), path)
     notebooks.run([])
-    expected = folder / (named or "build")
-    assert notebooks.os.environ["MNIST_RESULTS_DIR"] == str(expected.resolve())
+    book = nbformat.read(folder / "build/notebooks/01_one.ipynb", as_version=4)
+    assert book.cells[1].outputs[0].text.strip() == str(folder / (named or "build"))
