@@ -16,7 +16,7 @@ from src.recipes import RECIPES, Recipe, get_recipe, ladder
 MODELS, WORK = ROOT / "models", ROOT / "build" / "work"
 SEEDS = {name: 5 for name in RECIPES} | {"sprint": 20, "fast": 10, "champion": 3}
 SEEDS["robust"] = 0  # not made for clean images: `photos` is its benchmark
-LADDER_SEEDS = 8
+LADDER_SEEDS = 10
 PUBLISHED = ("fast", "strong", "champion", "robust")
 SYSTEMS = tuple(name for name in RECIPES if RECIPES[name].get("system"))
 TIMED = ("sprint", "fast", "keras_io_convnet", *SYSTEMS)
