@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from src import mnist_files
-from src.config import CLASSES, IMAGE_SHAPE, DataError, check_images, expect
+from src.config import CLASSES, IMAGE_SHAPE, DataError, check_images, display_path, expect
 from src.mnist_files import (  # noqa: F401 (callers say data.load_kaggle_csv)
     DataUnavailableError,
     check_labels,
@@ -109,6 +109,17 @@ def scale_images(images: np.ndarray) -> np.ndarray:
         found = f"images: {images.dtype} {images.shape}"
         raise DataError(f"{found}, {expected}. Images in [0, 1] are scaled already.")
     return images[..., np.newaxis].astype(np.float32) / 255
+
+
+def write_submission(digits: DigitData, model, path: str | Path) -> None:
+    """Write a network's answers to the images of Kaggle's test.csv, and say how many."""
+    if digits.unlabelled is None:
+        print("These data hold no test.csv: nothing to send.")
+        return
+    images = scale_images(digits.unlabelled)
+    answers = model.predict(images, batch_size=500, verbose=0).argmax(axis=1)
+    save_kaggle_submission(path, answers)
+    print(f"{display_path(path)}: {len(answers):,} answers")
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:

@@ -22,6 +22,12 @@ def curves(networks: dict, images: np.ndarray, labels: np.ndarray) -> dict:
     return found
 
 
+def trained_ranges(augmentation: dict) -> dict:
+    """Find the strengths that an augmentation draws: {disturbance: (low, high)}."""
+    middles = {way: DISTURBANCES[way][3] for way in augmentation if way in DISTURBANCES}
+    return {way: (x - augmentation[way], x + augmentation[way]) for way, x in middles.items()}
+
+
 def disturb(images: np.ndarray, name: str, strength: float, seed: int = 0) -> np.ndarray:
     """Change images by one of DISTURBANCES; same seed, same result."""
     if name not in DISTURBANCES:
@@ -77,6 +83,7 @@ DISTURBANCES = {  # name: (change, strengths, unit, the strength among them that
     "brightness": (np.maximum, (0, 0.1, 0.2, 0.3, 0.5, 0.7), "grey of the paper", 0),
     "occlusion": (_occlude, (0, 3, 5, 7, 9, 12), "side in pixels", 0),
 }
+UNITS = {name: unit for name, (_, _, unit, _) in DISTURBANCES.items()}
 
 
 def _pepper(image, rng):

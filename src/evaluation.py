@@ -92,41 +92,11 @@ def confusion_matrix(labels, predictions) -> np.ndarray:
     return metrics.confusion_matrix(labels, predictions, labels=range(CLASSES))
 
 
-def accuracy_per_digit(labels, predictions) -> list[dict]:
-    """Make a row for each digit that occurs: digit, and what accuracy_row gives."""
-    confusion_matrix(labels, predictions)  # says what is no digit
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    parts = {int(digit): labels == digit for digit in np.unique(labels)}
-    return [{"digit": d, **accuracy_row(labels[p], predictions[p])} for d, p in parts.items()]
-
-
-def confused_pairs(matrix) -> list[tuple[int, int, int]]:
-    """List (true, predicted, count) of the mistakes in a confusion matrix, most first."""
-    pairs = [(i, j, int(n)) for (i, j), n in np.ndenumerate(matrix) if i != j and n]
-    return sorted(pairs, key=lambda pair: -pair[2])
-
-
 def confident_mistakes(labels, probabilities) -> np.ndarray:
     """Find the row numbers of the wrong predictions, the most confident first."""
     labels, probabilities = check_predictions(labels, probabilities)
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
-
-
-def accuracy_relabelled(labels, predictions) -> dict[str, tuple[int, int]]:
-    """Count (right, total) under three versions of MNIST's 10,000 test labels, else nothing."""
-    labels, rejected = np.array(labels), list(REJECTED_TEST_LABELS)
-    printed, seen = np.transpose(list(REJECTED_TEST_LABELS.values()))
-    if labels.shape != (10_000,) or (labels[rejected] != printed).any():
-        return {}
-    right = np.equal(predictions, labels)
-    labels[rejected] = seen
-    versions = {
-        "as printed": right,
-        "ten corrected": np.equal(predictions, labels),
-        "without the fifteen": np.delete(right, rejected),
-    }
-    return {name: (int(right.sum()), len(right)) for name, right in versions.items()}
 
 
 def mcnemar(right_a, right_b) -> dict:
@@ -143,51 +113,29 @@ def mcnemar(right_a, right_b) -> dict:
     return {"only_a": only_a, "only_b": only_b, "p": float(p)}
 
 
-def compare(right_a, right_b) -> dict:
-    """Add to mcnemar's answer lead (of a), disagreement and detectable lead, as fractions.
+def calibration_bins(labels, probabilities, bins: int = 10) -> pd.DataFrame:
+    """Compare confidence and accuracy in bins of equal width; empty ones are left out.
 
-    The least true lead that McNemar's test at 5% shows with a chance of 80%, NaN if none. Connor,
-    "Sample size for testing differences in proportions for the paired-sample design" (1987).
-    """
-    found, n = mcnemar(right_a, right_b), len(right_a)
-    lead = (found["only_a"] - found["only_b"]) / n
-    disagreement = (found["only_a"] + found["only_b"]) / n
-    a, b = norm.ppf(0.975) * np.sqrt(disagreement), norm.ppf(0.8)
-    # sqrt(n) x = a + b sqrt(disagreement - x**2), solved for the detectable lead x
-    square = disagreement * (n + b**2) - a**2
-    detectable = float((a * np.sqrt(n) + b * np.sqrt(max(square, 0))) / (n + b**2))
-    if square < 0 or not 0 < detectable <= disagreement:
-        detectable = float("nan")
-    return {**found, "lead": lead, "disagreement": disagreement, "detectable": detectable}
-
-
-def calibration_bins(labels, probabilities, bins: int = 15) -> dict:
-    """Compare confidence and accuracy in bins of equally many images.
-
-    Arrays as of accuracy_row, confidence (mean, rising), and `error`: the mean over images of
-    |accuracy - confidence| of their bin. Naeini, Cooper and Hauskrecht (2015); equal numbers
-    after Nguyen and O'Connor (2015), as nearly all confidences lie close to 1.
+    A row per bin: middle, confidence (mean), and what accuracy_row gives.
     """
     labels, probabilities = check_predictions(labels, probabilities)
     predictions, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    numbers = np.minimum((confidence * bins).astype(int), bins - 1)
     rows = []
-    for part in np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(labels))):
-        mean = confidence[part].mean(dtype=float)
-        rows.append({"confidence": mean, **accuracy_row(labels[part], predictions[part])})
-    table = pd.DataFrame(rows)
-    error = np.average(abs(table.accuracy - table.confidence), weights=table.n)
-    return {**{name: table[name].to_numpy() for name in table}, "error": float(error)}
+    for number in np.unique(numbers):
+        part = numbers == number
+        means = {"middle": (number + 0.5) / bins, "confidence": confidence[part].mean(dtype=float)}
+        rows.append(means | accuracy_row(labels[part], predictions[part]))
+    return pd.DataFrame(rows)
 
 
-def calibration_table(labels, named_probabilities: dict) -> pd.DataFrame:
-    """Set three measures of calibration side by side, a column for each name."""
-    digits, table = range(CLASSES), pd.DataFrame()
-    for name, p in named_probabilities.items():
-        brier = metrics.brier_score_loss(labels, p, labels=digits, scale_by_half=False)  # 0 to 2
-        table.loc["expected calibration error", name] = calibration_bins(labels, p)["error"]
-        table.loc["negative log-likelihood", name] = evaluate(labels, p)["loss"]
-        table.loc["Brier score", name] = brier
-    return table
+def calibration_error(labels, probabilities) -> float:
+    """Compute the mean distance between confidence and accuracy, over the images of all bins.
+
+    The expected calibration error of Guo et al., "On Calibration of Modern Neural Networks" (2017).
+    """
+    table = calibration_bins(labels, probabilities, 15)
+    return float(np.average(abs(table.accuracy - table.confidence), weights=table.n))
 
 
 def apply_temperature(probabilities, temperature: float) -> np.ndarray:

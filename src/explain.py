@@ -1,21 +1,15 @@
-"""Look inside a network: filters, features, Grad-CAM, and attacks along its gradients.
+"""Look inside a network: features, Grad-CAM, covered images, and attacks along its gradients.
 
 Models are Keras models from images (n, 28, 28, 1) in [0, 1] to ten probabilities.
 """
+
+from itertools import product
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 BATCH = 250
-
-
-def first_filters(model: keras.Model) -> tuple[np.ndarray, str]:
-    """Return the filters (n, h, w) of the first convolution, and its layer's name."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            return np.moveaxis(layer.get_weights()[0][:, :, 0], -1, 0), layer.name
-    raise ValueError(f"{model.name} has no convolution: go on below, at the map of the last layer.")
 
 
 def activations(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
@@ -77,6 +71,21 @@ def grad_cam(model: keras.Model, images: np.ndarray, digits: np.ndarray) -> np.n
     return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-9)
 
 
+def occlusion(model: keras.Model, image, digit: int, size: int = 6, step: int = 2) -> np.ndarray:
+    """Measure how far the confidence in a digit falls where a square of paper covers the image.
+
+    A value for each pixel (28, 28): the mean over the squares that cover it.
+    """
+    corners = [range(0, length - size + 1, step) for length in image.shape[:2]]
+    squares = np.zeros((len(corners[0]) * len(corners[1]), *image.shape), bool)
+    for square, (row, column) in zip(squares, product(*corners), strict=True):
+        square[row : row + size, column : column + size] = True
+    images = np.concatenate([image[np.newaxis], np.where(squares, 0, image)])
+    confidence = model.predict(images, batch_size=BATCH, verbose=0)[:, digit]
+    fallen = np.tensordot(confidence[0] - confidence[1:], squares, 1)
+    return (fallen / np.maximum(squares.sum(axis=0), 1))[..., 0]
+
+
 def accuracies(model: keras.Model, images: np.ndarray, labels: np.ndarray, epsilons) -> dict:
     """Measure accuracy under attack: name -> a value for each of `epsilons`."""
     found = {"FGSM, one step": [], "PGD, 20 steps": []}
@@ -112,7 +121,6 @@ def _gradient_sign(model: keras.Model):
     inputs, outputs = _trace(model)
     logits = keras.Model(inputs, _logits(model, outputs))
 
-    @tf.function
     def sign(images, labels):
         with tf.GradientTape() as tape:
             tape.watch(images)

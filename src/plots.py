@@ -98,36 +98,38 @@ def plot_digits(images, titles=(), columns=10, title="", row_labels=(), size=11,
     return figure
 
 
-def plot_predictions(images, labels, probabilities, title="") -> Figure:
+def plot_predictions(images, labels, probabilities, title="", names=range(CLASSES)) -> Figure:
     """Draw images under digit and confidence: right ones blue; mistakes red, with the runner-up."""
-    titles = []
+    titles, names = [], [f"{name:.7}" for name in map(str, names)]
     for true, row in zip(labels, probabilities, strict=True):
         first, second = np.argsort(-row, kind="stable")[:2]
-        mistake = f"{true} → {first}\n{row[first]:.0%}, then {second}"
-        titles.append(f"{true}  {row[first]:.1%}" if first == true else mistake)
+        mistake = f"{names[true]} → {names[first]}\n{row[first]:.0%}, then {names[second]}"
+        titles.append(f"{names[true]}  {row[first]:.1%}" if first == true else mistake)
     figure = plot_digits(images, titles, 8, title, size=10)
     for ax in figure.axes:
         ax.title.set_color(RED if "→" in ax.get_title() else BLUE)
     return figure
 
 
-def plot_mistakes(images, labels, probabilities, rejected=(), title="mistakes", most=100) -> Figure:
+def plot_mistakes(
+    images, labels, probabilities, rejected=(), title="mistakes", most=100, names=range(CLASSES)
+) -> Figure:
     """Draw the first `most` of all mistakes; star, in black, labels `rejected` by people."""
     which = "All" if len(images) <= most else f"The {most} most confident of"
     starred = "; * printed label rejected by people" if any(rejected[:most]) else ""
     shown = [values[:most] for values in (images, labels, probabilities)]
-    figure = plot_predictions(*shown, f"{which} {len(images)} {title}{starred}")
+    figure = plot_predictions(*shown, f"{which} {len(images)} {title}{starred}", names)
     for i in np.flatnonzero(rejected[:most]):
         name = figure.axes[i].title
         name.set(text=name.get_text().replace("\n", " *\n"), color="black")
     return figure
 
 
-def plot_maps(maps, columns=16, signed=False, title="") -> Figure:
-    """Draw filters or maps (n, h, w), each on its own scale; `signed`: blue below 0."""
-    maps = maps / np.maximum(np.abs(maps).max(axis=(1, 2), keepdims=True), 1e-9)
+def plot_maps(maps, columns=16, signed=False, title="", row_labels=()) -> Figure:
+    """Draw kernels or maps (h, w), each on its own scale; `signed`: blue below 0."""
+    maps = [values / max(np.abs(values).max(), 1e-9) for values in maps]
     scale = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1} if signed else {}
-    return plot_digits(maps, columns=columns, title=title, **scale)
+    return plot_digits(maps, (), columns, title, row_labels, **scale)
 
 
 def plot_heat(images, heat, titles, title="", columns=6, row_labels=()) -> Figure:
@@ -259,7 +261,7 @@ def plot_runs(table, title="") -> Figure:
 
 
 @styled()
-def plot_confusion(matrix, title="") -> Figure:
+def plot_confusion(matrix, title="", names=range(CLASSES)) -> Figure:
     """Draw a confusion matrix (10, 10): mistakes; the share of right ones beside it."""
     figure, ax = new_figure(title, 6.6)
     right, total = np.diagonal(matrix), np.sum(matrix, axis=1)
@@ -273,26 +275,12 @@ def plot_confusion(matrix, title="") -> Figure:
         share = f"{right[digit] / total[digit]:.2%}" if total[digit] else "none"
         ax.text(CLASSES + 0.15, digit + 0.5, share, va="center")
     ax.text(CLASSES + 0.15, -0.25, "correct", va="center", weight="bold")
-    ax.tick_params(rotation=0, grid_alpha=0)
-    ax.set(xlabel="predicted digit", ylabel="true digit")
-    return figure
-
-
-@styled()
-def plot_digit_accuracy(rows, title="") -> Figure:
-    """Draw accuracies and intervals: rows of evaluation.accuracy_per_digit."""
-    table = pd.DataFrame(rows).set_index("digit")
-    overall = 1 - table.errors.sum() / table.n.sum()
-    figure, ax = new_figure(title, 3.8)
-    ax.vlines(table.index, table.low, table.high, color=BLUE, lw=3, alpha=0.45)
-    ax.plot(table.accuracy, "o", color=BLUE, ms=7)
-    ax.axhline(overall, color="black", lw=1, ls="--", label=f"all digits: {overall:.2%}")
-    counts = [f"{row.Index}\n{row.errors} of\n{row.n:,}" for row in table.itertuples()]
-    ax.set_xticks(table.index, counts)
-    ax.set(xlabel="digit, and how many of all are wrong", ylabel="accuracy, 95% interval")
-    ax.yaxis.set_major_formatter(as_percent)
-    ax.margins(y=0.2)
-    ax.legend(loc="upper right")
+    names = [str(name) for name in names]
+    ax.set_xticks(np.arange(CLASSES) + 0.5, names, rotation=0 if len(names[0]) == 1 else 90)
+    ax.set_yticks(np.arange(CLASSES) + 0.5, names)
+    ax.tick_params(axis="y", rotation=0)
+    ax.grid(visible=False)
+    ax.set(xlabel="predicted", ylabel="true")
     return figure
 
 
@@ -375,29 +363,17 @@ def plot_robustness(curves, ranges, units, title="", shaded="trained on") -> Fig
 
 
 @styled()
-def plot_calibration(bins, coverage, title="") -> Figure:
-    """Draw how often each confidence is wrong, and what refusing images buys.
-
-    `bins`: name -> evaluation.calibration_bins, `coverage`: name -> evaluation.coverage_curve.
-    """
-    figure, (left, right) = new_figure(title, 3.9, 1, 2)
-    ends = {"xlim": (0.02, 100), "ylim": (0.02, 100), "xscale": "log", "yscale": "log"}
-    left.axline((1, 1), (10, 10), color="0.6", lw=1, label="as sure as right")
-    for (name, found), (colour, marker) in zip(bins.items(), LOOKS, strict=False):
-        parts = [found[key] for key in ("confidence", "accuracy", "high", "low")]
-        unsure, wrong, low, high = np.maximum(100 * (1 - np.array(parts)), 0.02)  # or at the edge
-        fill = np.where(found["accuracy"] < 1, colour, "white")
-        left.vlines(unsure, low, high, color=colour, lw=1, alpha=0.6)
-        left.scatter(unsure, wrong, marker=marker, c=fill, ec=colour, clip_on=False, zorder=2)
-        off = f"{name}: {100 * found['error']:.2f} points off"
-        left.plot([], [], marker, color=colour, label=off)
-    left.set(xlabel="1 - confidence (%)", ylabel="wrong (%)", title="as sure as right?", **ends)
-    for axis in (left.xaxis, left.yaxis):
-        axis.set_major_formatter("{x:g}")
-    figure.legend(loc="outside lower left", ncols=3, fontsize=9)
-    refused = {name: (100 * (1 - x), 100 * (1 - y)) for name, (x, y) in coverage.items()}
-    draw_lines(right, refused, lw=2, marker="")
-    right.set(xlim=(0, 5), xlabel="refused, the least sure first (%)", title="what refusing buys")
-    right.set(ylim=(0, None), ylabel="wrong among the rest (%)")
-    right.legend(fontsize=9)
+def plot_reliability(bins, title="") -> Figure:
+    """Draw accuracy against confidence, a panel per name -> evaluation.calibration_bins."""
+    figure, axes = new_figure(title, 3.6, 1, len(bins), sharey=True, squeeze=False)
+    for ax, (name, table) in zip(axes.flat, bins.items(), strict=True):
+        ax.plot([0, 1], [0, 1], color="black", lw=1, ls="--", label="as sure as right")
+        ax.bar(table.middle, table.accuracy, 0.09, color=BLUE, alpha=0.5, label="accuracy")
+        ax.vlines(table.middle, table.low, table.high, color=BLUE, lw=1.5)
+        ax.plot(table.confidence, table.accuracy, "D", color=RED, ms=5, label="mean confidence")
+        for row in table.itertuples():
+            ax.text(row.middle, 0.02, f"{row.n:,}", ha="center", size=9, rotation=90)
+        ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", title=name)
+    axes[0, 0].set_ylabel("accuracy")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

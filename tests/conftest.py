@@ -7,9 +7,11 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 from pathlib import Path  # noqa: E402
 
+import nbformat  # noqa: E402
 import pytest  # noqa: E402
 
 from src import config, data, mnist_files  # noqa: E402
+from src.experiments import notebooks  # noqa: E402
 
 if os.environ.get("MNIST_DIR"):  # absolute, so that tests may change the working folder
     here = Path(os.environ["MNIST_DIR"])
@@ -54,3 +56,25 @@ def mnist():
 @pytest.fixture(scope="session")
 def sample():
     return data.load_mnist(source="sample")
+
+
+@pytest.fixture(scope="session")
+def run_notebooks():
+    """A function that executes notebooks small, into a folder: their contents by name.
+
+    Published files stay as they are.
+    """
+
+    def published():
+        return {p: p.stat().st_mtime_ns for p in (config.ROOT / "models").glob("*") if p.is_file()}
+
+    def run(values: dict[str, dict], source: str, folder: Path) -> dict[str, nbformat.NotebookNode]:
+        before, books = published(), {}
+        for name, knobs in values.items():
+            path, target = notebooks.NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
+            notebooks.execute(path, target, {"SOURCE": source, **knobs}, folder)
+            books[name] = nbformat.read(target, as_version=4)
+        assert published() == before
+        return books
+
+    return run

@@ -290,3 +290,17 @@ def test_fashion_mnist_that_is_damaged_or_out_of_reach(monkeypatch, raised, kind
     fashion(monkeypatch, fails)
     with pytest.raises(getattr(data.mnist_files, kind), match=message):
         data.load_mnist("fashion_mnist")
+
+
+def test_a_submission_answers_each_image_of_test_csv(kaggle, sample, tmp_path, capsys):
+    class Model:  # it reads a 7 in every image
+        predict = staticmethod(lambda images, **_: np.tile(np.eye(10)[7], (len(images), 1)))
+
+    data.write_submission(data.load_mnist(str(kaggle)), Model, tmp_path / "out.csv")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert (
+        lines[:2] == ["ImageId,Label", "1,7"]
+        and f"{len(lines) - 1} answers" in capsys.readouterr().out
+    )
+    data.write_submission(sample, Model, tmp_path / "none.csv")
+    assert "nothing to send" in capsys.readouterr().out and not (tmp_path / "none.csv").exists()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from src.disturb import CORRUPTIONS, DISTURBANCES, curves, disturb
+from src.disturb import CORRUPTIONS, DISTURBANCES, curves, disturb, trained_ranges
 
 ALIKE = np.zeros((8, 28, 28, 1), np.float32)
 ALIKE[:, 8:20, 10:18] = 1
@@ -105,6 +105,11 @@ def test_thickness_grows_on_each_side(pixels, columns):
 def test_unknown_name():
     with pytest.raises(ValueError, match="no disturbance named 'fog'; there are rotation"):
         disturb(bar(), "fog", 1)
+
+
+def test_trained_ranges_lie_around_what_changes_nothing_and_leave_out_other_settings():
+    found = trained_ranges({"rotation": 15, "scale": 0.25, "corrupt": 0.1})
+    assert found == {"rotation": (-15, 15), "scale": (0.75, 1.25)}
 
 
 def test_curves_score_networks_at_each_strength(images):

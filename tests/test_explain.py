@@ -62,7 +62,7 @@ def test_accuracies_are_those_of_both_attacks(linear):
         assert values == [1.0, right.mean(), 0.0] and 0 < right.mean() < 1
 
 
-def test_another_last_layer_or_no_convolution_is_named():
+def test_another_last_layer_or_no_feature_map_is_named():
     inputs = keras.Input((28, 28, 1))
     flat = keras.layers.Flatten()(inputs)
     sigmoid = keras.Model(inputs, keras.layers.Dense(10, activation="sigmoid")(flat))
@@ -72,17 +72,13 @@ def test_another_last_layer_or_no_convolution_is_named():
             "is Dense, expected Dense with softmax",
         ),
         (explain.last_feature_map, "no feature maps"),
-        (explain.first_filters, "has no convolution: go on below"),
     ):
         with pytest.raises(ValueError, match=message):
             look(sigmoid)
 
 
-def test_filters_features_and_activations_are_the_named_layers():
+def test_features_and_activations_are_the_named_layers():
     cnn = models.build_cnn(filters=(4, 6), pool=True, dense_units=8)
-    filters, name = explain.first_filters(cnn)
-    weights = cnn.get_layer(name).get_weights()[0]
-    np.testing.assert_array_equal(filters, [weights[:, :, 0, i] for i in range(4)])
     assert explain.activations(cnn, IMAGES[:3], "conv1").shape == (3, 28, 28, 4)
     assert explain.last_feature_map(cnn) == "pool2"
     decided = cnn.layers[-1](explain.penultimate(cnn, IMAGES))
@@ -108,6 +104,26 @@ def test_grad_cam_points_at_what_decides():
     assert heat.shape == (2, 28, 28) and heat.max() == 1
     np.testing.assert_allclose(heat[0, :14], images[0, :14, :, 0], atol=1e-6)
     assert heat[0, 14:].max() == heat[1].max() == 0
+
+
+def test_occlusion_falls_where_covered_ink_decided():
+    """A network whose digit 3 is one pixel's ink: only squares over it make a difference."""
+    inputs = keras.Input((28, 28, 1))
+    dense = keras.layers.Dense(10, activation="softmax")
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    weights = np.zeros((784, 10), np.float32)
+    weights[7 * 28 + 12, 3] = 5
+    dense.set_weights([weights, np.zeros(10, np.float32)])
+    image = np.zeros((28, 28, 1), np.float32)
+    image[7, 12] = image[20, 20] = 1
+    fall = explain.occlusion(model, image, 3, size=4, step=4)
+    expected = np.zeros((28, 28))
+    expected[4:8, 12:16] = np.exp(5) / (np.exp(5) + 9) - 0.1
+    np.testing.assert_allclose(fall, expected, atol=1e-6)
+    # squares that overlap: of the four over the pixel, one reaches (4, 9)
+    fall = explain.occlusion(model, image, 3, size=4, step=2)
+    assert fall[7, 12] == pytest.approx(expected.max()) and fall[20, 20] == 0
+    assert fall[4, 10] == pytest.approx(expected.max() / 4)
 
 
 def test_a_sequential_model_is_looked_into_as_well():

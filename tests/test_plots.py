@@ -3,7 +3,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
 from src import evaluation, plots
@@ -26,11 +25,9 @@ LAYERS = [
     {"layer": "conv3", "kind": "Conv2D", "output": "7 × 7 × 64", "parameters": 36928},
     {"layer": "pool", "kind": "MaxPooling2D", "output": "3 × 3 × 64", "parameters": 0},
 ]
-BINS = evaluation.calibration_bins(LABELS, PROBABILITIES, 4)
-COVERAGE = {"as it is": (np.array([0.96, 1]), np.array([1, 0.9]))}
+BINS = evaluation.calibration_bins(LABELS, PROBABILITIES)
 CURVES = {name: {"one": ((0, 1), (1, 0.5)), "other": ((0, 1), (1, 0.7))} for name in "abcd"}
 UNITS = dict.fromkeys("abcd", "u")
-ROWS = evaluation.accuracy_per_digit(LABELS, PROBABILITIES.argmax(1))
 INKS = {"black", "0.35", plots.BLUE, plots.RED}
 PHOTO = rng.uniform(0, 1, (30, 40, 3))
 FIGURES = {
@@ -43,12 +40,11 @@ FIGURES = {
     "embedding": lambda: plots.plot_embedding(POINTS, LABELS, "T", LABELS == 3),
     "history": lambda: plots.plot_history({"a": HISTORY}, "T"),
     "confusion": lambda: plots.plot_confusion(MATRIX, "T"),
-    "digit accuracy": lambda: plots.plot_digit_accuracy(ROWS, "T"),
     "prediction": lambda: plots.plot_prediction(IMAGES[0] / 255, PROBABILITIES[0], "T"),
     "architecture": lambda: plots.plot_architecture(LAYERS, "T"),
     "lines": lambda: plots.plot_lines(CURVES["a"], "T", "x", "accuracy", percent=True),
     "robustness": lambda: plots.plot_robustness(CURVES, {"a": (0, 0.5)}, UNITS, "T"),
-    "calibration": lambda: plots.plot_calibration({"as it is": BINS}, COVERAGE, "T"),
+    "reliability": lambda: plots.plot_reliability({"as it is": BINS, "other": BINS}, "T"),
 }
 
 
@@ -94,6 +90,8 @@ def test_predictions_name_digit_confidence_and_of_mistakes_the_runner_up():
     axes = plots.plot_predictions(*ANSWERS).axes
     assert axes[0].get_title() == "0  82.0%" and axes[3].get_title() == "3 → 8\n82%, then 0"
     assert [ax.title.get_color() for ax in axes[2:4]] == [plots.BLUE, plots.RED]
+    named = plots.plot_predictions(*ANSWERS, names=[f"number {i}" for i in range(10)])
+    assert named.axes[0].get_title() == "number   82.0%"  # cut, so that titles stay apart
 
 
 def test_mistakes_are_counted_cut_and_starred_where_people_rejected_the_label():
@@ -118,6 +116,9 @@ def test_rows_of_any_length_are_labelled_and_pictures_and_points_framed():
     figure = plots.plot_heat(IMAGES[:4], np.zeros((4, 28, 28)), "abcd", "", 2, ["x", "y"])
     assert [ax.get_ylabel() for ax in figure.axes] == ["x", "", "y", ""]
     assert [ax.get_title() for ax in figure.axes] == list("abcd")
+    figure = plots.plot_maps([IMAGES[0], -3 * np.ones((7, 7))], 1, True, row_labels=["x", "y"])
+    assert [ax.get_ylabel() for ax in figure.axes] == ["x", "y"]
+    assert figure.axes[1].images[0].get_array().min() == -1  # on its own scale
     ax = plots.plot_pictures([PHOTO], [""], 1, boxes={0: [(2, 3, 12, 23, "7 (99%)")]}).axes[0]
     assert ax.patches[-1].get_bbox().bounds == (2, 3, 10, 20) and written(ax) == ["7 (99%)"]
     texts = plots.plot_embedding(POINTS, LABELS, "T", np.arange(24) == 13).axes[0].texts
@@ -176,15 +177,6 @@ def test_confusion_shows_mistakes_and_keeps_right_answers_out_of_the_colours():
     assert "none" in perfect and perfect.count("100.00%") == 9
 
 
-def test_digit_accuracy_shows_each_interval_and_the_mean_and_nothing_over_100_percent():
-    figure = plots.plot_digit_accuracy(ROWS)
-    figure.draw_without_rendering()
-    assert {"3\n1 of\n3", "all digits: 95.83%", "100%"} <= set(written(figure))
-    ticks = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert max(float(text.strip("%")) for text in ticks if text) == 100
-    assert len(figure.axes[0].collections[0].get_segments()) == 10
-
-
 def test_architecture_names_each_layer_with_its_parameters():
     shown = written(plots.plot_architecture(LAYERS))
     assert {"conv3", "36,928", "7 × 7 × 64", "pool", "–"} <= set(shown)
@@ -206,23 +198,12 @@ def test_robustness_shades_the_trained_range_of_its_panel_only_and_says_so():
     assert written(plots.plot_robustness(CURVES, {}, UNITS).legends[0]) == ["one", "other"]
 
 
-def test_calibration_draws_error_and_refusal_and_a_bin_without_mistakes_open_at_the_edge():
-    values = {
-        "confidence": [0.9, 0.99],
-        "accuracy": [0.8, 1],
-        "low": [0.7, 0.98],
-        "high": [0.85, 1],
-    }
-    bins = {name: np.array(value) for name, value in values.items()} | {"error": 0.1}
-    figure = plots.plot_calibration({"as it is": bins}, COVERAGE, "T")
-    left, right = figure.axes
-    spans, marks = left.collections
-    floor = left.get_ylim()[0]
-    np.testing.assert_allclose(marks.get_offsets(), [[10, 20], [1, floor]])
-    for colour, expected in zip(marks.get_facecolors(), (plots.BLUE, "white"), strict=True):
-        assert same_color(colour, expected)
-    ends = [segment[:, 1] for segment in spans.get_segments()]
-    np.testing.assert_allclose(ends, [[15, 30], [floor, 2]])
-    np.testing.assert_allclose(right.lines[0].get_xydata(), [[4, 0], [0, 10]], atol=1e-9)
-    assert written(figure.legends[0]) == ["as sure as right", "as it is: 10.00 points off"]
-    assert written(right.get_legend()) == ["as it is"]
+def test_reliability_draws_accuracy_over_confidence_with_intervals_and_counts():
+    figure = plots.plot_reliability({"it": BINS})
+    (ax,) = figure.axes
+    bars = {round(bar.get_x() + bar.get_width() / 2, 2): bar.get_height() for bar in ax.patches}
+    assert bars == dict(zip(BINS.middle.round(2), BINS.accuracy, strict=True))
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), BINS[["confidence", "accuracy"]])
+    ends = [segment[:, 1] for segment in ax.collections[0].get_segments()]
+    np.testing.assert_allclose(ends, BINS[["low", "high"]])
+    assert [text.get_text() for text in ax.texts] == [str(n) for n in BINS.n]

@@ -8,7 +8,7 @@ import pytest
 from src import models
 from src.config import ROOT, read_json
 from src.experiments import ensembles, plan, results, runs, store, tuning
-from src.reading.inference import open_model, sha256
+from src.reading.inference import open_model
 from src.recipes import get_recipe
 
 MODELS = ROOT / "models"
@@ -25,8 +25,7 @@ def test_no_result_lies_beside_that_nobody_makes():
     made = {job.path for job in ALL}
     for folder in ("benchmarks", "ladder", "ensemble", "tuning"):
         assert set((MODELS / folder).rglob("*.json")) <= made
-    others = {"baselines", "best_hyperparameters", "evaluation", "notebook_times",
-              "robustness", "training_history"}  # fmt: skip
+    others = {"baselines", "best_hyperparameters", "notebook_times", "training_history"}
     assert {path.stem for path in MODELS.glob("*.json")} - {job.path.stem for job in ALL} == others
 
 
@@ -103,11 +102,6 @@ def test_the_winner_is_kept():
 def test_exports_open_as_the_listed_ones():
     for name in plan.EXPORTED:
         assert open_model(MODELS / name, listed=True)(np.zeros((1, 28, 28, 1))).shape == (1, 10)
-
-
-def test_the_evaluation_is_of_the_network_beside_it():
-    found = read_json(MODELS / "evaluation.json", ("test", "halves"))
-    assert found["sha256"] == sha256(MODELS / found["model"]) and found["model"] == "champion.keras"
 
 
 def test_the_training_of_02_is_whole():

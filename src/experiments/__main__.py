@@ -11,7 +11,7 @@ from nbclient.exceptions import CellExecutionError
 HELP = {
     "run": "all notebooks, or some, into build/notebooks",
     "publish": "notebooks in place, with models/, figures/ and README (needs MNIST)",
-    "readme": "README's tables, numbers and figure",
+    "readme": "README's tables and numbers",
     "status": "which published results are missing or out of date",
     "runs": "every seed of the recipes, or of some: models/benchmarks/",
     "ladder": "one change at a time: models/ladder/",

@@ -2,7 +2,7 @@
 
 `jobs` lists what is made, in order: members; the ensemble that is declared, chosen on
 validation images; its score on test; a second try, its members trained on; students, small
-networks that learn from it. `load` is what the notebook reads.
+networks that learn from it. `answers` is what the notebook reads.
 """
 
 import math
@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import keras
 import numpy as np
 from scipy import ndimage
 
-from src import data, evaluation, models, recipes, training
+from src import data, models, recipes, training
 from src.config import ROOT, environment, replacing
 from src.data import DigitData
-from src.experiments.store import Job, get, read, run_all
+from src.evaluation import evaluate
+from src.experiments.store import Job, read, run_all
 from src.recipes import Recipe, get_recipe
 
 FOLDER = ROOT / "models" / "ensemble"
@@ -74,17 +73,12 @@ def average_shifts(
 
 def subset_scores(labels: np.ndarray, members: Sequence[np.ndarray]) -> dict[int, dict]:
     """Score all ensembles of 1, 2, ... of the members: a list per measure, a value per subset."""
-    scores, measures = {}, ("errors", "loss", "calibration_error")
+    scores = {}
     for size in range(1, len(members) + 1):
-        found = [_scores(labels, average(chosen)) for chosen in combinations(members, size)]
-        scores[size] = {measure: [one[measure] for one in found] for measure in measures}
+        sets = combinations(members, size)
+        found = [evaluate(labels, average(chosen)) for chosen in sets]
+        scores[size] = {measure: [one[measure] for one in found] for measure in ("errors", "loss")}
     return scores
-
-
-def _scores(labels: np.ndarray, probabilities: np.ndarray) -> dict:
-    found = evaluation.evaluate(labels, probabilities)
-    found["calibration_error"] = evaluation.calibration_bins(labels, probabilities)["error"]
-    return found
 
 
 def save_probabilities(path: Path, probabilities: dict[str, np.ndarray]) -> None:
@@ -106,14 +100,15 @@ _job = partial(Job, command="make ensemble")
 
 def jobs(folder: Path = FOLDER, work: Path = WORK) -> list[Job]:
     """List all results in the order in which they are made."""
-    opened = [declared_job(folder), test_job(folder), continued_job(folder, work)]
+    opened = [declared_job(folder), test_job(folder), labels_job(folder)]
+    opened.append(continued_job(folder, work))
     return [*member_jobs(folder), *opened, *student_jobs(folder, work)]
 
 
-def member_jobs(folder: Path = FOLDER, chosen=(), seeds: int = 0) -> list[Job]:
-    """List the members, the first seed of each recipe (of MEMBERS) before the second."""
-    chosen, seeds = chosen or MEMBERS.values(), seeds or SEEDS
-    return [_member_job(recipe, seed, folder) for seed in range(seeds) for recipe in chosen]
+def member_jobs(folder: Path = FOLDER) -> list[Job]:
+    """List the members, the first seed of each recipe before the second."""
+    recipes_of = MEMBERS.values()
+    return [_member_job(recipe, seed, folder) for seed in range(SEEDS) for recipe in recipes_of]
 
 
 def _member_job(recipe: Recipe, seed: int, folder: Path) -> Job:
@@ -150,7 +145,7 @@ def _predict_parts(model: keras.Model, digits: DigitData, path: Path) -> dict:
             kept[f"{part}_{kind}"] = average([answers[step] for step in steps])
     save_probabilities(path, kept)
     for part in PARTS:
-        found = evaluation.evaluate(digits.part(part)[1], load_probabilities(path, f"{part}_none"))
+        found = evaluate(digits.part(part)[1], load_probabilities(path, f"{part}_none"))
         scores[part] = {key: found[key] for key in ("n", "errors", "accuracy", "loss")}
     return scores
 
@@ -168,19 +163,19 @@ def read_members(members: Sequence[Job], part: str) -> dict[str, np.ndarray]:
     return found
 
 
-def declared_job(folder: Path = FOLDER, chosen=(), seeds: int = 0) -> Job:
+def declared_job(folder: Path = FOLDER) -> Job:
     """Choose an ensemble on validation images: all members, with the best of SHIFTS.
 
     That is the one with fewest errors; of equal ones, the one with fewest copies.
     """
-    members = member_jobs(folder, chosen, seeds)
+    members = member_jobs(folder)
 
     def run(digits: DigitData, _: Path) -> dict:
         _, labels = digits.part("validation")
         scores = {}
         for kind in SHIFTS:
             answers = read_members(members, f"validation_{kind}")
-            scores[kind] = _scores(labels, average(answers.values()))
+            scores[kind] = evaluate(labels, average(answers.values()))
         best = min(scores, key=lambda kind: (scores[kind]["errors"], len(SHIFTS[kind])))
         print(f"declared: {len(members)} members, shifts: {best}", flush=True)
         return {"members": list(answers), "shifts": best, "validation": scores}
@@ -188,9 +183,9 @@ def declared_job(folder: Path = FOLDER, chosen=(), seeds: int = 0) -> Job:
     return _job(folder / "declared.json", {"shifts": SHIFTS}, run, tuple(members))
 
 
-def test_job(folder: Path = FOLDER, chosen=(), seeds: int = 0) -> Job:
+def test_job(folder: Path = FOLDER) -> Job:
     """Open the declared ensemble, and each member alone, on the test images."""
-    declared = declared_job(folder, chosen, seeds)
+    declared = declared_job(folder)
 
     def run(digits: DigitData, path: Path) -> dict:
         images, _ = digits.part("test")
@@ -199,7 +194,7 @@ def test_job(folder: Path = FOLDER, chosen=(), seeds: int = 0) -> Job:
         save_probabilities(kept, {"ensemble": average(shifted.values()), **alone})
         alone = {name: load_probabilities(kept, name) for name in alone}
         found = _test_scores(digits, alone, load_probabilities(kept, "ensemble"))
-        return found | {"without_shifts": _scores(digits.y_test, average(alone.values()))}
+        return found | {"without_shifts": evaluate(digits.y_test, average(alone.values()))}
 
     return _job(folder / "test.json", {}, run, (declared, *declared.needs), ("test.npz",))
 
@@ -214,14 +209,54 @@ def _ask(members: Sequence[Job], images: np.ndarray, shifts=SHIFTS["none"]) -> d
 
 
 def _test_scores(digits: DigitData, members: dict, ensemble: np.ndarray) -> dict:
-    together = _scores(digits.y_test, ensemble)
+    together = evaluate(digits.y_test, ensemble)
     print(f"test: {together['accuracy']:.2%}", flush=True)
     return {
         "ensemble": together,
-        "members": {name: _scores(digits.y_test, alone) for name, alone in members.items()},
+        "members": {name: evaluate(digits.y_test, alone) for name, alone in members.items()},
         "wrong": np.flatnonzero(ensemble.argmax(axis=1) != digits.y_test).tolist(),
         "environment": environment(),
     }
+
+
+def labels_job(folder: Path = FOLDER) -> Job:
+    """Keep, for readers without MNIST, labels and the test images that all members miss."""
+    test = test_job(folder)
+
+    def run(digits: DigitData, path: Path) -> dict:
+        kept = {part: digits.part(part)[1].astype(np.uint8) for part in ("held_back", "test")}
+        wrong = [p.argmax(axis=1) != kept["test"] for p in _test_answers(folder).values()]
+        missed = np.flatnonzero(np.all(wrong, axis=0))
+        with replacing(path.with_suffix(".npz")) as unfinished:
+            np.savez_compressed(unfinished, **kept, missed=digits.x_test[missed])
+        return {"missed": missed.tolist()}
+
+    return _job(folder / "labels.json", {}, run, (test,), ("labels.npz",))
+
+
+def _test_answers(folder: Path) -> dict[str, np.ndarray]:
+    names = [job.path.stem for job in member_jobs(folder)]
+    return {name: load_probabilities(folder / "test.npz", name) for name in names}
+
+
+def answers(part: str, folder: Path = FOLDER) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Read MNIST's labels of a part, "held_back" or "test", and members' probabilities by name."""
+    labels = _read_kept(part, folder)
+    if part == "test":
+        return labels, _test_answers(folder)
+    return labels, read_members(member_jobs(folder), f"{part}_none")
+
+
+def missed_images(folder: Path = FOLDER) -> np.ndarray:
+    """Read the test images, in their order, that all members miss."""
+    return _read_kept("missed", folder)
+
+
+def _read_kept(name: str, folder: Path) -> np.ndarray:
+    job = labels_job(folder)
+    read(job)  # refuses one that is out of date
+    with np.load(job.path.with_suffix(".npz")) as stored:
+        return stored[name]
 
 
 def continued_job(folder: Path = FOLDER, work: Path = WORK) -> Job:
@@ -236,7 +271,7 @@ def continued_job(folder: Path = FOLDER, work: Path = WORK) -> Job:
         members = [_continued_member(job, work / "continued") for job in declared.needs]
         run_all(members, digits)
         held_back, test = (_ask(members, digits.part(part)[0]) for part in ("held_back", "test"))
-        scores = _scores(digits.part("held_back")[1], average(held_back.values()))
+        scores = evaluate(digits.part("held_back")[1], average(held_back.values()))
         return {"held_back": scores, **_test_scores(digits, test, average(test.values()))}
 
     return _job(folder / "continued.json", CONTINUED, run, (declared, *declared.needs))
@@ -327,46 +362,3 @@ def _train_student(
         model.fit(images, soft if distilled else labels, batch_size=recipe.batch_size, verbose=0,
                   initial_epoch=epoch, epochs=epoch + 1)  # fmt: skip
     return model
-
-
-class Found(NamedTuple):
-    """Members and their probabilities (n, 10), by name."""
-
-    validation: dict[str, dict[str, np.ndarray]]  # for each kind of shifts
-    held_back: dict[str, np.ndarray]
-    test: dict[str, np.ndarray]
-    shifts: str  # the kind that is chosen on validation images
-    ensemble: np.ndarray  # the mean of all on test, with these shifts
-    parameters: int  # of all together
-
-
-def load(
-    digits: DigitData, train: int = 0, recipe: str = "fast", epochs: int = 2, folder=FOLDER
-) -> Found:
-    """Read the published members, or train `train` networks of a recipe here.
-
-    Published ones are MNIST's; for other digits three are trained where `train` is 0.
-    """
-    if train < 0:
-        raise ValueError(f"train={train}: expected 0 or more.")
-    if train == 0 and digits.name == "MNIST":
-        return _read_found(test_job(folder))
-    with TemporaryDirectory() as place:
-        changed = get_recipe(recipe, epochs=epochs, validation="split")
-        job = test_job(Path(place), [changed], train or 3)
-        get(job, digits)
-        return _read_found(job)
-
-
-def _read_found(job: Job) -> Found:
-    read(job)
-    declared, *members = job.needs
-    kept = job.path.with_suffix(".npz")
-    return Found(
-        {kind: read_members(members, f"validation_{kind}") for kind in SHIFTS},
-        read_members(members, "held_back_none"),
-        {member.path.stem: load_probabilities(kept, member.path.stem) for member in members},
-        read(declared)["shifts"],
-        load_probabilities(kept, "ensemble"),
-        sum(read(member)["parameters"] for member in members),
-    )

@@ -14,7 +14,7 @@ from src.experiments.store import Job
 from src.reading import digits as reading
 from src.reading import synthetic
 from src.reading.inference import open_model
-from src.reading.picture import NoDigitError
+from src.reading.picture import NoDigitError, read_picture, resize
 
 MODELS = ROOT / "models"
 PREPARED = {  # way: (what prepares the picture, the network's file)
@@ -76,11 +76,19 @@ def prepare_all(pictures: Iterable, prepare: Callable) -> tuple[np.ndarray, list
     return np.stack(pixels)[..., np.newaxis], refused
 
 
+def own_picture(path: str, image: np.ndarray) -> np.ndarray:
+    """Open a picture by its path from the project's folder; without one, photograph `image`."""
+    if path:
+        return resize(read_picture(ROOT / Path(path).expanduser()).colour, 480)
+    scene = {"gradient": 0.4, "shadow": 0.5, "size": (0.5, 0.6), "pen": (0.015, 0.02)}
+    return synthetic.photograph(image, 2, **scene)
+
+
 def read_photos(pictures: Iterable, labels: np.ndarray, prepare: Callable, read: Callable) -> dict:
-    """Read pictures in one way: a table row, and what was seen and answered per picture.
+    """Read pictures in one way: a table row, and which were read `right` (n,).
 
     The row: accuracy with its 95% interval, shares both wrong and above 0.9 confidence, and
-    refused (these count as wrong); besides `right` (n,), `pixels` and `captions`.
+    refused (these count as wrong).
     """
     pixels, refused = prepare_all(pictures, prepare)
     probabilities = np.asarray(read(pixels))
@@ -95,11 +103,7 @@ def read_photos(pictures: Iterable, labels: np.ndarray, prepare: Callable, read:
         "wrong_and_sure": float((sure & ~right).mean()),
         "refused": len(refused) / len(right),
     }
-    shown = zip(labels, answers, confidence, strict=True)
-    captions = [f"{label} → {answer}, {share:.0%}" for label, answer, share in shown]
-    for i in refused:
-        captions[i] = f"{labels[i]}: refused"
-    return {"row": row, "right": right, "pixels": pixels, "captions": captions}
+    return {"row": row, "right": right}
 
 
 def _by_kind(images: np.ndarray, labels: np.ndarray, readers: dict) -> tuple[dict, dict]:

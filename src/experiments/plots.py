@@ -1,4 +1,4 @@
-"""Figures of published experiments: times, searches, costs, ensembles, photos, exports."""
+"""Figures of published experiments: times, searches, ensembles, photos, exports."""
 
 import numpy as np
 import pandas as pd
@@ -86,46 +86,20 @@ def plot_parallel(columns, scores, title="") -> Figure:
 
 
 @styled()
-def plot_costs(rows, title="") -> Figure:
-    """Draw errors of networks against parameters and multiply-adds.
-
-    `rows` hold name, errors (of each seed, side by side), n (images), parameters and
-    multiply_adds.
-    """
-    table = pd.DataFrame(rows)
-    costs = {
-        "parameters (thousands)": table.parameters / 1e3,
-        "multiply-adds (millions)": table.multiply_adds / 1e6,
-    }
-    figure, axes = new_figure(title, 3.8, 1, len(costs), sharey=True)
-    for ax, (label, cost) in zip(axes, costs.items(), strict=True):
-        for at, row, (colour, marker) in zip(cost, rows, LOOKS, strict=False):
-            errors = row["errors"]
-            x = at + 0.03 * max(cost) * (np.arange(len(errors)) - (len(errors) - 1) / 2)
-            ax.plot(x, errors, marker, color=colour, ms=7, label=row["name"])
-        ax.set_xlabel(label)
-        ax.margins(x=0.2, y=0.15)
-    axes[0].set_ylabel(f"errors of {rows[0]['n']:,}")
-    axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_below(figure)
-    return figure
-
-
-@styled()
 def plot_sizes(scores, title="") -> Figure:
     """Draw what ensembles of 1, 2, ... members score; see ensembles.subset_scores.
 
     For each measure the mean over all subsets of so many, in a band from best to worst.
     """
-    figure, axes = new_figure(title, 3.7, 1, 3)
-    for ax, key in zip(axes, ("errors", "loss", "calibration_error"), strict=True):
+    figure, axes = new_figure(title, 3.7, 1, 2)
+    for ax, key in zip(axes, ("errors", "loss"), strict=True):
         table = pd.DataFrame({size: pd.Series(score[key]) for size, score in scores.items()})
         low, high = table.min(), table.max()
         ax.fill_between(
             table.columns, low, high, color=BLUE, alpha=0.15, lw=0, label="best to worst"
         )
         ax.plot(table.mean(), "o-", color=BLUE, ms=5, label="mean over subsets of so many")
-        ax.set(xlabel="members", title=key.replace("_", " "))
+        ax.set(xlabel="members", title=key)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend_below(figure)
     return figure
@@ -182,5 +156,6 @@ def plot_exports(rows, title="") -> Figure:
     for name, time in zip(table.name, table.milliseconds, strict=True):
         right.annotate(f"{time:.3g}", (time, name), (0, 6), **above)
     right.set(xscale="log", xlabel="one image (ms), median and quartiles")
+    right.xaxis.set_major_formatter("{x:g}")
     right.margins(x=0.12, y=0.12)
     return figure

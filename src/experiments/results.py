@@ -10,6 +10,7 @@ import pandas as pd
 
 from src import evaluation, recipes
 from src.config import ROOT
+from src.data import DigitData
 from src.experiments import ensembles, plan, runs, tuning
 from src.experiments.store import Job, read, read_all
 from src.recipes import SHOWN, Recipe, get_recipe
@@ -43,6 +44,31 @@ def systems(models: Path = MODELS) -> pd.DataFrame:
             ratio = seconds / np.median(times["keras_io_convnet"])
             rows[name] |= {"rounds": times[name], "seconds": seconds, "ratio": ratio}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def systems_table(models: Path = MODELS) -> pd.DataFrame:
+    """Show what each recipe states beside what it reached, in words; accuracies as shares."""
+    table = systems(models).reset_index(names="name")
+    on_validation = table.validation.map(" of validation (here {:.2%})".format)
+    overfit = table.training_accuracy.map(" (training accuracy here: {:.2%})".format)
+    return pd.DataFrame({
+        "recipe": table.system.fillna(table.name) + ": " + table.about,
+        "it states": table.reported.fillna("–")
+        + on_validation.where(table.reported_on == "validation", ""),
+        **table[["mean", "sd", "n", "low", "high"]],
+        "training": table.apply(duration, axis=1),
+        "verdict": table.verdict.replace("", "–")
+        + table.comparable.map({True: ", comparable network", False: ""})
+        + overfit.where(table.verdict == "not supported", ""),
+    })  # fmt: skip
+
+
+def duration(row: pd.Series) -> str:
+    """Write a training time and its multiple of the keras.io example's."""
+    if pd.isna(row.get("seconds")):
+        return "–"
+    shown = f"{row.seconds:.0f} s" if row.seconds < 100 else f"{row.seconds / 60:.1f} min"
+    return f"{shown}, {row.ratio:.2g}×"
 
 
 def _by_name(jobs: list[Job]) -> dict[str, list[dict]]:
@@ -87,11 +113,11 @@ def verdict(recipe: Recipe, accuracies: list[float]) -> str:
 
 
 def ladder(models: Path = MODELS) -> pd.DataFrame:
-    """Show what each step of the ladder bought, in points of validation accuracy over its seeds.
+    """Show what each step of the ladder brought, in points of validation accuracy over its seeds.
 
     gain, low and high: the mean difference to the step before, seed by seed, and its 95% interval.
     """
-    found, rows, before = _by_name(runs.ladder_jobs(models / "ladder")), [], None
+    found, rows, before = _by_name(runs.ladder_jobs(models / "ladder")), {}, None
     for step in recipes.ladder():
         scores = {
             run["seed"]: 100 * run["validation"]["accuracy"] for run in found.get(step.name, ())
@@ -103,9 +129,9 @@ def ladder(models: Path = MODELS) -> pd.DataFrame:
         if before and (pairs := sorted(scores.keys() & before.keys())):
             gains = evaluation.spread([scores[seed] - before[seed] for seed in pairs])
             row |= {"gain": gains["mean"], "low": gains["low"], "high": gains["high"]}
-        rows.append(row)
+        rows[step.name] = row
         before = scores
-    return pd.DataFrame(rows)
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def accuracy_time_rows(models: Path = MODELS) -> list[dict]:
@@ -190,9 +216,13 @@ def exports(models: Path = MODELS) -> dict:
     return read(plan.jobs(models)["export"][0])
 
 
-def label_audit(models: Path = MODELS) -> dict:
-    """Read the suspicious labels of the training images."""
-    return read(plan.jobs(models)["audit"][0])
+def suspects(digits: DigitData, most: int) -> tuple[np.ndarray, list[str]]:
+    """Take MNIST's training images whose labels are most in doubt; "label → answer" for each."""
+    rows = pd.DataFrame(read(plan.jobs()["audit"][0])["suspects"]).head(most)
+    if digits.name != "MNIST":
+        print("The labels in doubt are those of MNIST.")
+        rows = rows.head(0)
+    return digits.x_train[rows.row], [f"{one.label} → {one.predicted}" for one in rows.itertuples()]
 
 
 def compare_tuned(folder: Path = MODELS / "tuning") -> dict:

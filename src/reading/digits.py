@@ -37,31 +37,13 @@ def find_digits(image, single: bool = False) -> list[Mark]:
 
     Raises PictureError for what is no picture, NoDigitError where there is no digit's ink.
     """
-    picture, _, _, digits = _steps(image, single)
+    picture, digits = _steps(image, single)
     scale = np.divide(picture.size, picture.grey.shape[::-1])
     marks = []
-    for _, box, ink in digits:
+    for box, ink in digits:
         box = np.append(np.floor(box[:2] * scale + 1e-6), np.ceil(box[2:] * scale - 1e-6))
         marks.append(Mark(box_in(even_strokes(ink), 0.02), tuple(box.astype(int).tolist())))
     return marks
-
-
-def stages(image) -> dict[str, np.ndarray]:
-    """Show each step of `prepare`, even for noise: float32 brightness, dark ink."""
-    picture, ink, places, digits = _steps(image, single=True, most=np.inf)
-    pieces, _, cut = digits[0]
-    strokes = even_strokes(cut)
-    spare = [max(strokes.shape) - side for side in strokes.shape]  # to a square
-    shown = {
-        "grey": picture.grey,
-        "the paper alone": ink.paper,
-        "ink over paper": 1 - ink.strength,
-        "ink or not": 1 - ink.mask,
-        "the digit's pieces": 1 - np.isin(places, pieces),
-        "thin strokes widened": 1 - np.pad(strokes, [(n // 2, n - n // 2) for n in spare]),
-        "20x20 in 28x28": 1 - box_in(strokes, 0.02),
-    }
-    return {name: np.asarray(step, np.float32) for name, step in shown.items()}
 
 
 def _size(boxes: np.ndarray) -> np.ndarray:
@@ -72,23 +54,23 @@ def _around(boxes: np.ndarray) -> np.ndarray:
     return np.append(boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0))
 
 
-def _steps(image, single: bool, most: float = MOST) -> tuple:
-    """Give a picture, its ink, each place's piece, and of each digit its pieces, box and ink."""
+def _steps(image, single: bool) -> tuple:
+    """Give a picture, and of each digit its box and ink."""
     picture = read_picture(image)
     ink = find_ink(picture.grey, small=max(picture.size) < WORK[0] / 2)
     _, places, stats, _ = cv2.connectedComponentsWithStats(ink.mask)
     boxes = np.hstack([stats[:, :2], stats[:, :2] + stats[:, 2:4]])  # left, top, right, bottom
     kept = _without_specks(boxes, stats[:, 4], picture.grey.shape)
     holes = cv2.connectedComponents(1 - ink.mask, connectivity=4)[0] - 2
-    if len(kept) + holes > most:
+    if len(kept) + holes > MOST:
         counted = f"{len(kept)} marks with {holes} holes"
         raise NoDigitError(f"{counted}, no digit: is it noise, or a page of text?")
     digits = []
     for pieces in _groups(boxes, kept, single):
         left, top, right, bottom = box = _around(boxes[pieces])
         cut = np.isin(places[top:bottom, left:right], pieces).astype(np.float32)
-        digits.append((pieces, box, cut))
-    return picture, ink, places, digits
+        digits.append((box, cut))
+    return picture, digits
 
 
 def _without_specks(boxes: np.ndarray, areas: np.ndarray, shape: tuple) -> np.ndarray:

@@ -71,7 +71,7 @@ def test_subsets_of_three_members_by_hand():
     assert found[2]["errors"] == [0, 1, 1]  # 0.55 and 0.55; 0.75 and 0.4; 0.4 and 0.75
     assert found[3]["errors"] == [0]
     assert found[2]["loss"][0] == pytest.approx(-np.log([0.55, 0.55]).mean())
-    assert [len(found[n]["calibration_error"]) for n in (1, 2, 3)] == [3, 3, 1]
+    assert [len(found[n]["loss"]) for n in (1, 2, 3)] == [3, 3, 1]
 
 
 def test_parameter_counts():
@@ -184,17 +184,27 @@ def errors_of(probabilities, digits):
 
 def test_the_declared_ensemble_is_opened_once_and_read(made, sample, folder):
     found = store.get(ensembles.test_job(folder), blind(sample))
-    read = ensembles.load(dataclasses.replace(sample, name="MNIST"), folder=folder)
-    assert errors_of(read.ensemble, sample) == found["wrong"]
-    mean = ensembles.average(read.test.values())
+    stored = ensembles.load_probabilities(folder / "test.npz", "ensemble")
+    assert errors_of(stored, sample) == found["wrong"]
+    labels, members = ensembles.answers("test", folder)
+    np.testing.assert_array_equal(labels, sample.y_test)
+    mean = ensembles.average(members.values())
     assert len(errors_of(mean, sample)) == found["without_shifts"]["errors"]
     for name, scored in found["members"].items():
-        assert len(errors_of(read.test[name], sample)) == scored["errors"]
-    assert list(read.test) == list(read.held_back) == NAMES
-    assert read.parameters == sum(store.read(job)["parameters"] for job in made[:2])
-    assert read.shifts == store.read(ensembles.declared_job(folder))["shifts"]
-    stored = ensembles.load_probabilities(folder / "residual-0.npz", "validation_cross")
-    np.testing.assert_array_equal(read.validation["cross"]["residual-0"], stored)
+        assert len(errors_of(members[name], sample)) == scored["errors"]
+    everyone = set.intersection(*(set(errors_of(p, sample)) for p in members.values()))
+    np.testing.assert_array_equal(
+        ensembles.missed_images(folder), sample.x_test[sorted(everyone)]
+    )  # fmt: skip
+    assert everyone and list(members) == NAMES
+
+
+def test_answers_on_the_images_held_back_are_those_that_were_scored(made, sample, folder):
+    labels, members = ensembles.answers("held_back", folder)
+    np.testing.assert_array_equal(labels, sample.part("held_back")[1])
+    for job in made[:2]:
+        errors = (members[job.path.stem].argmax(axis=1) != labels).sum()
+        assert errors == store.read(job)["held_back"]["errors"]
 
 
 def test_the_second_try_goes_on_from_the_members(made, trained, sample, folder, tmp_path, capsys):
@@ -229,10 +239,10 @@ def test_nothing_that_was_made_from_other_members_is_read(
     capsys.readouterr()
     assert [job.path.stem for job, _ in store.read_all(jobs)] == ["plain-0"]
     said = capsys.readouterr().out
-    for name in ("declared", "test", "continued", "pupil-distilled-0", "pupil-plain-0"):
+    for name in ("declared", "test", "labels", "continued", "pupil-distilled-0", "pupil-plain-0"):
         assert f"Left out: {name}.json: made from " in said
     with pytest.raises(store.OutOfDate, match=r"residual-0.json, .* settings \(batch_size\)"):
-        ensembles.load(dataclasses.replace(sample, name="MNIST"), folder=folder)
+        ensembles.answers("held_back", folder)
     store.run_all(jobs, sample)
     assert [call[0] for call in trained] == ["residual", "residual"]  # again, and trained on
     assert all(job.path.read_text() != old[job.path.stem] for job in jobs[1:])
@@ -261,20 +271,3 @@ def test_a_published_student_that_is_gone_comes_back(made, fitted, sample, folde
     found = store.get(job, sample)
     answers = models.load_model(published).predict(sample.part("test")[0])
     assert found["test"]["errors"] == len(errors_of(answers, sample))
-
-
-def test_a_small_ensemble_is_trained_here(sample, tmp_path):
-    found = ensembles.load(sample, 1, "sprint", 1, tmp_path)
-    assert list(found.held_back) == ["sprint-0"] and not list(tmp_path.iterdir())
-    assert set(found.validation) == set(ensembles.SHIFTS)
-    assert found.ensemble.shape == found.test["sprint-0"].shape == (360, 10)
-    assert len(errors_of(found.ensemble, sample)) < 180
-
-
-def test_other_digits_have_three_members_and_fewer_than_none_are_refused(
-    trained, sample, monkeypatch
-):
-    monkeypatch.setattr(keras.Model, "predict", lambda self, x, **_: rows(*np.ones(len(x))))
-    assert list(ensembles.load(sample).test) == ["fast-0", "fast-1", "fast-2"]
-    with pytest.raises(ValueError, match="train=-1: expected 0 or more"):
-        ensembles.load(sample, -1)

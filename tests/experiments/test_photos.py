@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from src.experiments import photos
 from src.reading import synthetic
@@ -45,6 +46,19 @@ def test_scenes_are_new_and_each_count_is_of_its_network(monkeypatch, tmp_path, 
     numbers = {k: [row["n"] for row in ways.values()] for k, ways in found["no_digit"].items()}
     assert numbers == {"letters": [4, 4], "scribbles": [6, 6]}
     assert found["no_digit"]["scribbles"]["prepared + robust"]["wrong_and_sure"] == 1
+
+
+def test_your_picture_is_opened_or_a_photo_stands_in(tmp_path):
+    Image.new("RGB", (1000, 500), (10, 20, 30)).save(tmp_path / "mine.png")
+    mine = photos.own_picture(str(tmp_path / "mine.png"), None)
+    assert mine.shape == (240, 480, 3) and (mine == (10, 20, 30)).all()
+    image = np.zeros((28, 28), np.float32)
+    image[4:24, 13:15] = 1
+    standing_in = photos.own_picture("", image)
+    assert standing_in.shape == (480, 480, 3)
+    assert photos.reading.prepare(standing_in)[10:18].sum(axis=1) == pytest.approx(2.6, abs=0.6)
+    with pytest.raises(FileNotFoundError, match="nowhere.png"):
+        photos.own_picture("nowhere.png", image)
 
 
 def test_a_refused_photo_counts_as_wrong():

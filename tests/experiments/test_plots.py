@@ -17,13 +17,9 @@ TIMES = [
      "low": 0.990, "high": 0.992},
     {"name": "sprint", "group": "ours", "seconds": [5], "mean": 0.9915, "low": None, "high": None},
 ]  # fmt: skip
-COSTS = [
-    {"name": "a", "errors": [3, 5], "n": 1234, "parameters": 2000, "multiply_adds": 1e6},
-    {"name": "b", "errors": [2, 2], "n": 1234, "parameters": 5000, "multiply_adds": 3e6},
-]
 SIZES = {
-    1: {"errors": [3, 5], "loss": [0.2, 0.4], "calibration_error": [0.1, 0.1]},
-    2: {"errors": [2], "loss": [0.1], "calibration_error": [0.2]},
+    1: {"errors": [3, 5], "loss": [0.2, 0.4]},
+    2: {"errors": [2], "loss": [0.1]},
 }
 EXPORTS = [
     {"name": "onnx", "bytes": 1_200_000, "milliseconds": 0.2, "quartiles": [0.1, 0.3]},
@@ -44,7 +40,6 @@ FIGURES = {
     "ladder": lambda: plots.plot_ladder(LADDER, "T"),
     "accuracy time": lambda: plots.plot_accuracy_time(TIMES, "T"),
     "parallel": lambda: plots.plot_parallel(PARALLEL, np.arange(12.0), "T"),
-    "costs": lambda: plots.plot_costs(COSTS, "T"),
     "sizes": lambda: plots.plot_sizes(SIZES, "T"),
     "ways": lambda: plots.plot_ways(WAYS, "T"),
     "exports": lambda: plots.plot_exports(EXPORTS, "T"),
@@ -95,25 +90,14 @@ def test_the_ladder_shows_gains_and_intervals():
     assert [text.get_text() for text in ax.get_yticklabels()] == ["b", "c"]
 
 
-def test_costs_show_each_seed():
-    figure = FIGURES["costs"]()
-    parameters, adds = figure.axes
-    assert parameters.get_ylabel() == "errors of 1,234"
-    assert [line.get_xdata().mean() for line in parameters.lines] == pytest.approx([2, 5])
-    assert [list(line.get_ydata()) for line in adds.lines] == [[3, 5], [2, 2]]
-    first, second = adds.lines[1].get_xdata()  # two seeds that agree are both seen
-    assert second - first == pytest.approx(0.09)
-    assert legend(figure.legends[0]) == ["a", "b"]
-
-
 def test_sizes_show_the_mean_in_a_band_from_best_to_worst():
     figure = FIGURES["sizes"]()
-    errors, loss, off = figure.axes
+    errors, loss = figure.axes
     np.testing.assert_allclose(errors.lines[0].get_xydata(), [[1, 4], [2, 2]])
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [0.3, 0.1])
     reach = errors.collections[0].get_paths()[0].vertices
     assert (reach[:, 1].min(), reach[:, 1].max()) == (2, 5)
-    assert off.get_title() == "calibration error"
+    assert loss.get_title() == "loss"
     assert legend(figure.legends[0]) == ["best to worst", "mean over subsets of so many"]
 
 

@@ -3,7 +3,7 @@
 import re
 
 import numpy as np
-import pytest
+import pandas as pd
 from PIL import Image
 
 from src.config import ROOT, write_json
@@ -13,56 +13,22 @@ from src.plots import save_figure
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_published_readme_is_the_one_that_the_results_give():
-    assert readme.readme_text(README, ROOT / "models") == README
-    assert len(README.splitlines()) <= 150
+def test_the_published_pages_are_those_that_the_results_give():
+    for page in readme.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert readme.readme_text(text, ROOT / "models") == text
+    lines, words = README.splitlines(), re.sub(r"<!--.*?-->", "", README).split()
+    assert len(lines) <= 130 and len(words) <= 1600
 
 
-def test_numbers_are_looked_up_and_formatted(tmp_path):
-    write_json(tmp_path / "a.json", {"rows": [{"share": 0.1234}], "n": 12345})
-    text = "<!--=a.json rows/0/share .1%-->9%<!--/--> of <!--=a.json n ,-->1<!--/--> images"
-    assert readme.readme_text(text, tmp_path) == (
-        "<!--=a.json rows/0/share .1%-->12.3%<!--/--> of <!--=a.json n ,-->12,345<!--/--> images"
-    )
-
-
-def test_a_table_without_a_maker_is_named():
-    text = "<!-- weather -->\n<!-- /weather -->"
-    with pytest.raises(ValueError, match="no table named weather"):
-        readme.readme_text(text, ROOT / "models")
-
-
-def rows(table):
-    return [line for line in readme.markdown(table).splitlines()[2:]]
-
-
-def test_the_systems_table_shows_mean_spread_time_and_verdict(monkeypatch):
-    whole = results.systems(ROOT / "models")
-    some = whole.loc[["two_conv_plain", "kaggle_conv", "sprint"]].copy()
-    some["n"], some["seconds"], some["ratio"] = [3, 3, 1], [60.0, 600.0, np.nan], [0.55, 2.2, 1]
-    some["mean"], some["sd"], some["low"], some["high"] = 0.991, 0.001, 0.9885, 0.9935
-    some["training_accuracy"], some.loc["sprint", "seconds"] = 0.998, np.nan
-    some["verdict"] = ["not supported", "below", ""]
-    monkeypatch.setattr(results, "systems", lambda models: some)
-    spread = "**99.10** ± 0.10% (3), 98.85 to 99.35"
-    assert rows(readme.systems_table(None)) == [
-        f"| D: two convolutions, dense 128; nothing else | 99.7% | {spread} | 60 s, 0.55× "
-        "| not supported (training accuracy here: 99.80%) |",
-        "| E: convolutions with dropout; 42,000 of MNIST's images, as many as Kaggle's | 98.9% of "
-        f"validation (here 99.00%) | {spread} | 10.0 min, 2.2× | below, comparable network |",
-        "| `sprint`: one epoch of a small network | – | 99.10% (1) | – | – |",
-    ]
-
-
-def test_the_photos_table_counts_confident_mistakes(monkeypatch):
-    way = {"n": 2000, "accuracy": 0.98, "interval": [0.97, 0.99], "wrong_and_sure": 0.001}
-    networks = {"champion.keras": 0.5, "robust.onnx": 0.9}
-    photos = {"photos": {"all together": {"prepared + champion": way}}, "corrupted_images": 1234,
-              "corrupted": {"none": dict.fromkeys(networks, 1.0), "a": networks}}  # fmt: skip
-    monkeypatch.setattr(results, "photos", lambda models: photos)
-    assert rows(readme.photos_table(None)) == [
-        "| prepared + champion | **98.0%** (97.0% to 99.0%) | 2 of 2,000 |"
-    ]
+def test_numbers_are_looked_up_and_formatted(tmp_path, monkeypatch):
+    write_json(tmp_path / "a.json", {"rows": [{"a share": 0.1234}], "n": 12345})
+    table = pd.DataFrame({"mean": [0.9952], "n": [10.0]}, index=["fast"])
+    monkeypatch.setitem(readme.TABLES, "systems", lambda models: table)
+    text = "<!--=a.json rows/0/a share .1%-->{}<!--/--> <!--=a.json n ,-->{}<!--/--> "
+    text += "<!--=systems fast/mean .2%-->{}<!--/--> <!--=systems fast/n d-->{}<!--/-->"
+    filled = readme.readme_text(text.format(*"1234"), tmp_path)
+    assert filled == text.format("12.3%", "12,345", "99.52%", "10")
 
 
 def test_the_published_figure_is_the_one_that_the_results_give(tmp_path):

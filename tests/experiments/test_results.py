@@ -74,6 +74,22 @@ def test_a_summary_holds_means_over_seeds_and_times(put, tmp_path):
     assert strong.peak_minus_final == pytest.approx(0.005) and pd.isna(strong.low)
 
 
+def test_the_systems_table_says_in_words_what_was_reached(monkeypatch):
+    whole = results.systems()
+    some = whole.loc[["two_conv_plain", "kaggle_conv", "sprint"]].copy()
+    some["seconds"], some["ratio"] = [60.0, 600.0, np.nan], [0.55, 2.2, 1]
+    some["training_accuracy"], some["verdict"] = 0.998, ["not supported", "below", ""]
+    monkeypatch.setattr(results, "systems", lambda models: some)
+    table = results.systems_table(None)
+    assert table.recipe[0] == "D: two convolutions, dense 128; nothing else"
+    stated = ["99.7%", "98.9% of validation (here 99.00%)", "–"]
+    assert table["it states"].tolist() == stated
+    assert table.training.tolist() == ["60 s, 0.55×", "10.0 min, 2.2×", "–"]
+    assert table.verdict.tolist() == [
+        "not supported (training accuracy here: 99.80%)", "below, comparable network", "–",
+    ]  # fmt: skip
+
+
 def test_runs_of_a_recipe_as_it_was_are_named_and_left_out(put, tmp_path, monkeypatch, capsys):
     put_runs(put, tmp_path, "fast", [0.990, 0.991])
     put_timing(put, tmp_path, fast=[20], keras_io_convnet=[100])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from src.reading import digits
-from src.reading.digits import find_digits, prepare, stages
+from src.reading.digits import find_digits, prepare
 from src.reading.picture import NoDigitError, read_picture
 
 
@@ -50,26 +50,6 @@ def test_a_small_loop_stays_open(drawn):
     pixels = prepare(drawn("zero", (60, 165, 92, 200), pen=3, on=drawn("tail", pen=3)))
     count, _ = cv2.connectedComponents((pixels < 0.6).astype(np.uint8), connectivity=4)
     assert count - 1 == 2  # around, and within
-
-
-def test_stages_end_in_what_the_network_gets_ink_dark(sheet, seven):
-    shown = stages(sheet)
-    assert list(shown) == [
-        *("grey", "the paper alone", "ink over paper", "ink or not", "the digit's pieces"),
-        *("thin strokes widened", "20x20 in 28x28"),
-    ]
-    for name, step in shown.items():
-        assert step.dtype == np.float32 and np.abs(step - 0.5).max() < 0.50001, name
-    strokes = shown["thin strokes widened"]
-    assert strokes.shape[0] == strokes.shape[1] and strokes[0].min() == 1
-    np.testing.assert_allclose(1 - shown["20x20 in 28x28"], seven, atol=1e-6)
-
-
-def test_stages_show_noise_that_is_refused():
-    noise = np.random.default_rng(0).integers(0, 256, (500, 500), np.uint8)
-    with pytest.raises(NoDigitError, match="is it noise"):
-        prepare(noise)
-    assert len(stages(noise)) == 7
 
 
 @pytest.mark.parametrize("width, kind", [(50, "PNG"), (150, "PNG"), (1000, "PNG"), (4000, "JPEG")])
