@@ -45,7 +45,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
             command.add_argument("names", nargs="*", metavar="NAME")
         if name == "tune":
             command.add_argument("--source", default="mnist")
-            for option in ("workers", "images", "epochs", "trials"):
+            for option in ("workers", "trials"):
                 command.add_argument(f"--{option}", type=int)
     return parser.parse_args(arguments)
 

@@ -1,12 +1,13 @@
 """Figures of published experiments: times, searches, ensembles, photos, exports."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from src.config import BLUE, RED
+from src.config import BLUE, GREY, RED
 from src.plots import LOOKS, as_percent, new_figure, plain_log_ticks, styled
 
 
@@ -54,34 +55,40 @@ def plot_ladder(table, title="") -> Figure:
 
 
 @styled()
-def plot_parallel(columns, scores, title="") -> Figure:
-    """Draw a line per trial through its values, the darker the lower its score.
+def plot_trials(table, names, title="") -> Figure:
+    """Draw each trial's loss against its value of each hyperparameter: results.trials' table.
 
-    `columns`: hyperparameter -> a value per trial, None where it was not active. Each axis holds
-    the values that occur, in order, at equal distances.
+    A panel per hyperparameter; trials in which it was not active are left out.
     """
-    figure, ax = new_figure(f"{title} (blue: the best tenth)", 5.2)
-    heights = pd.DataFrame(columns).astype(float).rank(method="dense", na_option="top") - 1
-    heights /= heights.max().clip(lower=1)
-    look = {"size": 9, "va": "center", "path_effects": [withStroke(linewidth=3, foreground="w")]}
-    for at, (name, values) in enumerate(columns.items()):
-        levels = sorted(dict(zip(heights[name], values, strict=True)).items())
-        if len(levels) > 9:  # more labels would run into each other
-            levels = [levels[0], levels[len(levels) // 2], levels[-1]]
-        for height, value in levels:
-            text = f"{value:.3g}" if isinstance(value, float) else str(value)
-            text = {"None": "–", "True": "yes", "False": "no"}.get(text, text)
-            ax.annotate(text, (at, height), (3, 0), textcoords="offset points", **look)
-    order = np.argsort(np.asarray(scores))
-    for rank in reversed(range(len(order))):  # the best on top
-        share = rank / len(order)
-        look = {"color": str(0.35 + 0.5 * share), "lw": 1}
-        if share < 0.1:
-            look = {"color": BLUE, "lw": 2.5}
-        ax.plot(heights.to_numpy()[order[rank]], **look)
-    ax.set(xlim=(-0.2, len(columns) - 0.5), ylim=(-0.08, 1.05), yticks=[])
-    ax.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
-    ax.spines[:].set_visible(False)
+    rows = math.ceil(len(names) / 3)
+    figure, axes = new_figure(title, 0.8 + 2.2 * rows, rows, 3, sharey=True, squeeze=False)
+    for ax, name in zip(axes.flat, names, strict=False):
+        for (tuner, some), look in zip(table.groupby("tuner", sort=False), LOOKS, strict=False):
+            x = some[name].dropna()
+            text = not pd.api.types.is_numeric_dtype(x)
+            spread = np.linspace(-0.25, 0.25, len(x)) if text else 0  # side by side, not in a heap
+            levels = list(table[name].dropna().unique()) if text else []
+            x = x.map(levels.index) + spread if text else x
+            ax.plot(x, some.loss[x.index], look[1], color=look[0], ms=5, alpha=0.7, label=tuner)
+            if text:
+                ax.set_xticks(range(len(levels)), levels)
+        ax.set(xlabel=name, yscale="log")
+    axes[0, 0].set_ylabel("validation loss")
+    for ax in axes.flat[len(names) :]:
+        ax.set_axis_off()
+    legend_below(figure)
+    return figure
+
+
+@styled()
+def plot_pairs(table, title="", ylabel="") -> Figure:
+    """Draw a line per seed between two columns of a table, and their means beside them."""
+    figure, ax = new_figure(title, 3.6)
+    ax.plot([0, 1], table.to_numpy().T, "o-", color=GREY, ms=6, lw=1, alpha=0.8)
+    ax.plot([-0.12, 1.12], table.mean(), "D", color=RED, ms=9, label="mean")
+    ax.set_xticks([0, 1], table.columns)
+    ax.set(xlim=(-0.5, 1.5), ylabel=ylabel)
+    ax.legend(loc="upper center")
     return figure
 
 

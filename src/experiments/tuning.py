@@ -7,12 +7,13 @@ search goes on where it was, and more trials add to it.
 
 import hashlib
 import json
+import math
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from keras_tuner.src.distribute import oracle_client
 from keras_tuner.src.engine import conditions
 
 from src import data, models, training
-from src.config import ROOT, display_path, environment, read_json, results_dir
+from src.config import ROOT, display_path, environment, expect, read_json, results_dir
 from src.experiments import store
 from src.experiments.store import Job
 from src.experiments.workers import SearchError, end_with_launcher, role, run_workers
@@ -36,9 +37,10 @@ KINDS = {
     "bayesian": kt.oracles.BayesianOptimizationOracle,
     "hyperband": kt.oracles.HyperbandOracle,
 }
-EPOCHS, TRIALS, IMAGES = 10, 12, 12_000  # hyperband, too, spends 120 epochs: 30 trials
+TRIALS = 40  # of `fast`'s length, for each tuner
+UNITS = 9  # parts of `fast`'s length: hyperband trains its trials for 1, 3 or 9 of them
+ROUND = (1,) * 9 + (3,) * 3 + (9,) + (3,) * 5 + (9,) * 5  # its trials, in this order, over again
 SEED = 0
-SCORE = "val_cross_entropy"  # without label smoothing, so that settings compare
 ALL = 10**6  # more than a search has trials
 PATIENCE = 120  # seconds that a worker waits for its chief
 LOST = (
@@ -48,59 +50,57 @@ LOST = (
 conditions.print = lambda *_: None  # Keras Tuner prints each condition that it sends
 
 
-def space(hp: kt.HyperParameters) -> dict:
-    """Ask `hp` for each hyperparameter; return the changes to `fast` that the answers make.
+def space(hp: kt.HyperParameters) -> Recipe:
+    """Ask `hp` for each hyperparameter; return the recipe that the answers make of `fast`.
 
-    The defaults are `fast` itself. Every question is asked in every call, as conditions need.
+    The defaults are `fast` itself. Label smoothing stays: it changes the loss that trials are
+    compared by. All questions are asked in every call, as conditions need.
     """
-    blocks = hp.Choice("blocks", [2, 3], default=3)
-    first = hp.Choice("filters_1", [16, 24, 32, 48], default=24)
-    second = hp.Choice("filters_2", [32, 48, 64], default=48)
-    with hp.conditional_scope("blocks", [3]):
-        third = hp.Choice("filters_3", [48, 64, 96], default=64)
-    kernel = hp.Choice("kernel_size", [3, 5], default=5)
-    batch_norm = hp.Boolean("batch_norm", default=True)
-    with hp.conditional_scope("batch_norm", [True]):
-        momentum = hp.Choice("batch_norm_momentum", [0.9, 0.99], default=0.9)
-    augment = hp.Boolean("augment", default=True)
-    with hp.conditional_scope("augment", [True]):
-        strength = hp.Float("augment_strength", 0.5, 2.5, step=0.25, default=1.0)
-    dense = hp.Choice("dense_units", [0, 64, 128, 256], default=0)
-    dropout = hp.Float("dropout", 0.0, 0.5, step=0.1, default=0.2)
-    rate = hp.Float("learning_rate", 1e-3, 3e-2, sampling="log", default=1e-2)
-    batch_size = hp.Choice("batch_size", [64, 128, 256], default=128)
-    fast = get_recipe("fast")
+    filters = hp.Choice("filters", ["24-48-64", "16-48-96", "16-48-48-48"])
+    dense = hp.Boolean("dense", default=False)
+    with hp.conditional_scope("dense", [True]):
+        units = hp.Choice("dense_units", [32, 64, 128])
+    dropout = hp.Float("dropout", 0.0, 0.4, step=0.1, default=0.2)
+    rate = hp.Float("learning_rate", 3e-3, 3e-2, sampling="log", default=1e-2)
+    batch_size = hp.Choice("batch_size", [64, 128], default=128)
+    augment = hp.Float("augment", 0.0, 2.0, step=0.25, default=1.0)
+    return like_fast(filters, units if dense else 0, dropout, rate, batch_size, augment)
+
+
+def like_fast(filters: str, units: int, dropout: float, rate: float, batch_size: int, augment):
+    """Change `fast`: its filters, as "24-48-64", its dense layer, dropout and steps.
+
+    All `filters` of the space cost about as many multiply-adds. `augment` multiplies the
+    strength of the augmentation.
+    """
+    fast, sizes = get_recipe("fast"), [int(size) for size in filters.split("-")]
+    later = len(sizes) - 2
     network = {
-        "filters": (first, second, third)[:blocks],
-        "kernel_size": (kernel, 3, 3)[:blocks],
-        "padding": fast.network["padding"][:blocks],
-        "pool": fast.network["pool"][:blocks],
-        "batch_norm": batch_norm,
-        "dense_units": (dense,) if dense else (),
+        "filters": sizes,
+        "kernel_size": [5] + [3] * (later + 1),
+        "padding": ["valid"] * 2 + ["same"] * later,
+        "pool": [True] * 2 + [False] * later,
+        "dense_units": [units] if units else [],
         "dropout": dropout,
     }
-    if batch_norm:
-        network["batch_norm_momentum"] = momentum
-    sizes = fast.augmentation.items()
-    return {
-        "network": network,
-        "optimizer": {"learning_rate": rate},
-        "batch_size": batch_size,
-        "augmentation": {name: size * strength for name, size in sizes} if augment else None,
-    }
+    stronger = {name: augment * size for name, size in fast.augmentation.items()}
+    return fast.change(
+        network=network, optimizer={"learning_rate": rate}, batch_size=batch_size,
+        augmentation=stronger if augment else None,
+    )  # fmt: skip
 
 
 def recipe_from(values: dict, space: Callable = space) -> Recipe:
     """Make the recipe that a trial's values (name -> value) stand for."""
     hp = kt.HyperParameters()
     hp.values = dict(values)
-    return get_recipe("fast", **space(hp))
+    return space(hp)
 
 
 def space_digest(space: Callable = space) -> str:
     """Digest a space's questions, and the recipes that it makes of twenty draws."""
     hp = kt.HyperParameters()
-    content = [get_recipe("fast", **space(hp)).settings(), hp.get_config()["space"]]
+    content = [space(hp).settings(), hp.get_config()["space"]]
     for seed in range(20):
         drawn = {p.name: p.random_sample(seed + i) for i, p in enumerate(hp.space)}
         content.append(recipe_from(drawn, space).settings())
@@ -113,33 +113,15 @@ def _digest(content) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def search_data(digits: data.DigitData, images: int = IMAGES) -> tuple:
-    """Choose x, y, (x_val, y_val) for a search; images scaled, labels one-hot.
+def make_tuner(kind: str, folder, trials: int = TRIALS, space: Callable = space) -> kt.Tuner:
+    """Make a Keras Tuner whose `search` takes the digits, and stores its trials in `folder`.
 
-    x holds `images` training images, stratified (all where there are fewer), x_val all
-    validation images.
-    """
-    if images < 10:
-        raise ValueError(f"images={images}: expected 10 or more, one of each digit.")
-    rows = digits.rows["train"]
-    if images < len(rows):
-        rows = rows[data.stratified_split(digits.y_train[rows], images / len(rows), SEED)[1]]
-    x_val, labels = digits.part("validation")
-    x, y = data.scale_images(digits.x_train[rows]), data.one_hot(digits.y_train[rows])
-    return x, y, (x_val, data.one_hot(labels))
-
-
-def make_tuner(kind, folder, images=IMAGES, epochs=EPOCHS, trials=TRIALS, space=space) -> kt.Tuner:
-    """Make a Keras Tuner whose `search` takes x, y, validation_data, as search_data gives them.
-
-    Trials are stored in `folder`. Hyperband goes by `epochs`, the most that one trial may take,
-    and has no number of `trials`.
+    Hyperband takes as long as so many trials of full length.
     """
     if kind not in KINDS:
         raise ValueError(f"no tuner named {kind!r}; there are {', '.join(KINDS)}.")
-    for name, n in (("images", images), ("epochs", epochs), ("trials", trials)):
-        if not isinstance(n, int) or n < 1:  # Keras Tuner would take 0 trials for no limit
-            raise ValueError(f"{name}={n!r}: expected a whole number, 1 or more.")
+    # Keras Tuner would take 0 trials for no limit
+    expect(isinstance(trials, int) and trials >= 1, "trials", trials, "a whole number, 1 or more")
     models.build(recipe_from({}, space).network)  # says at once what makes no network
     try:
         (Path(folder) / "trials").mkdir(parents=True, exist_ok=True)
@@ -149,35 +131,39 @@ def make_tuner(kind, folder, images=IMAGES, epochs=EPOCHS, trials=TRIALS, space=
             f"{folder}: can't be written to ({error.strerror}). MNIST_RESULTS_DIR names another "
             "folder for results."
         ) from error
-    own = {"max_epochs": epochs} if kind == "hyperband" else {"max_trials": trials}
+    own = {"max_trials": trials}
+    if kind == "hyperband":
+        own = {"max_epochs": UNITS, "factor": 3, "hyperband_iterations": trials}
     if kind == "bayesian":
-        own["num_initial_points"] = 4 if trials >= 12 else 2  # drawn at random; guesses
+        own["num_initial_points"] = max(2, min(10, trials // 2))  # drawn at random; a guess
     oracle = KINDS[kind](
-        objective=kt.Objective(SCORE, "min"),
+        objective=kt.Objective("val_loss", "min"),
         # 0 would mean none; Keras Tuner counts up from it, so that near ones share draws
         seed=SEED + 1 + 1000 * list(KINDS).index(kind),
         max_consecutive_failed_trials=ALL,  # it raises while it holds a lock: `search` looks
         **own,
     )
     oracle.verbose = 0
-    return StoredTuner(oracle, space, images, epochs, Path(folder))
+    if kind == "hyperband":  # as many as take that long
+        oracle.max_trials = int(np.searchsorted(np.cumsum(ROUND * trials), trials * UNITS)) + 1
+    return StoredTuner(oracle, space, Path(folder))
 
 
 class StoredTuner(kt.Tuner):
     """A Keras Tuner that takes each trial's answer from the store, or trains and stores it."""
 
-    def __init__(self, oracle, space: Callable, images: int, epochs: int, folder: Path):
-        self.space, self.images, self.epochs, self.folder = space, images, epochs, folder
+    def __init__(self, oracle, space: Callable, folder: Path):
+        self.space, self.folder = space, folder
         self.scratch = tempfile.TemporaryDirectory()  # for Keras Tuner's own files
         try:
             super().__init__(oracle, space, directory=self.scratch.name)
         except grpc.RpcError as error:
             raise SearchError(LOST) from error
 
-    def search(self, *args, **kwargs) -> None:
+    def search(self, digits: data.DigitData) -> None:
         """Run the search, or this process' part of it, to the end."""
         try:
-            super().search(*args, **kwargs)
+            super().search(digits)
         except grpc.RpcError as error:
             raise SearchError(LOST) from error
         found = [] if self._is_worker() else trials(self)
@@ -191,45 +177,35 @@ class StoredTuner(kt.Tuner):
         if self._is_worker():
             time.sleep(0.2)  # Hyperband may have nothing to do for a while, and is asked at once
 
-    def run_trial(self, trial, x, y, validation_data) -> dict:
+    def run_trial(self, trial, digits: data.DigitData) -> dict:
         job = self.job(trial)
         if store.problem(job):
-            asked = [f"{name}={value:.3g}" for name, value in _asked(trial).items()]
+            asked = [
+                f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+                for name, value in _asked(trial).items()
+            ]
             print(f"{self.tuner_id}: trial {trial.trial_id}: {', '.join(asked)}", flush=True)
-        found = store.get(job, (x, y, validation_data), wait=True)  # for the same trial elsewhere
+        found = store.get(job, digits, wait=True)  # for the same trial elsewhere
         if found["message"]:
             raise kt.errors.FailedTrialError(found["message"])
-        return {SCORE: found["validation"]["loss"]}
+        return {"val_loss": found["validation"]["loss"]}
 
     def job(self, trial) -> Job:
         """Describe a trial as a piece of the store, named by all that its answer depends on."""
-        values, parents = trial.hyperparameters.values, ()
-        if "tuner/trial_id" in values:  # hyperband goes on with the weights of that trial
-            parents = (self.job(self.oracle.get_trial(values["tuner/trial_id"])),)
+        values = trial.hyperparameters.values
         try:
             recipe = recipe_from(values, self.space).settings()
         except Exception:  # `_train` meets it again, and stores it
             recipe = {"values": values}
-        settings = {
-            "recipe": recipe,
-            "images": self.images,
-            "from_epoch": values.get("tuner/initial_epoch", 0),
-            "epochs": values.get("tuner/epochs", self.epochs),
-            "seed": SEED,
-            "parent": parents[0].path.stem if parents else None,
-        }
+        units = values.get("tuner/epochs", UNITS)
+        settings = {"recipe": recipe, "units": units, "seed": SEED}
         path = self.folder / "trials" / f"{_digest(settings)}.json"
-        files = (f"{path.stem}.weights.h5",) if "tuner/epochs" in values else ()
-        return Job(path, settings, partial(self._train, values, settings, files), parents, files)
+        return Job(path, settings, partial(self._train, values, units))
 
-    def _train(self, values: dict, settings: dict, files: Sequence[str], data, path: Path) -> dict:
-        keep = [path.with_name(name) for name in files]
-        start = path.with_name(f"{settings['parent']}.weights.h5") if settings["parent"] else None
+    def _train(self, values: dict, units: int, digits: data.DigitData, path: Path) -> dict:
         try:
-            found = fit(recipe_from(values, self.space), data, settings, start, *keep)
+            found = fit(recipe_from(values, self.space), digits, units / UNITS)
         except Exception as error:  # of whatever kind: the search goes on
-            for file in keep:
-                file.touch()  # the store looks for it
             print(f"FAILED: {type(error).__name__}: {error}", flush=True)
             return {"message": traceback.format_exc()}
         return {"message": None, "validation": found}
@@ -241,41 +217,33 @@ def _asked(trial) -> dict:
     return {name: v for name, v in hp.values.items() if "/" not in name and hp.is_active(name)}
 
 
-def fit(recipe: Recipe, search_data: tuple, settings: dict, start=None, keep=None) -> dict:
-    """Train a trial's network for some epochs; return the loss and accuracy of the best.
+def fit(recipe: Recipe, digits: data.DigitData, share: float) -> dict:
+    """Train a recipe for a share of its steps, a whole schedule long; score it on validation.
 
-    `settings`: from_epoch and epochs. `start`: a file of weights to go on from. `keep`: a file
-    for the best epoch's weights.
+    Returns loss (of the recipe) and accuracy.
     """
-    x, y, validation = search_data
-    begin, end = settings["from_epoch"], settings["epochs"]
+    x, y = digits.part("train")
     keras.utils.clear_session()
     keras.utils.set_random_seed(SEED)
+    batches = data.make_dataset(
+        x, data.one_hot(y), recipe.batch_size, True, SEED, recipe.augmentation
+    )
+    steps = math.ceil(share * recipe.epochs * len(batches))
     model = models.build(recipe.network)
-    if start:
-        model.load_weights(start)
-    batches = data.make_dataset(x, y, recipe.batch_size, True, SEED, recipe.augmentation)
-    cross_entropy = keras.metrics.CategoricalCrossentropy(name=SCORE.removeprefix("val_"))
-    # after `start`, too, the schedule is that of the epochs to come
-    training.compile_model(model, recipe, (end - begin) * len(batches), metrics=[cross_entropy])
-    settings = {"initial_epoch": begin, "epochs": end, "shuffle": False, "verbose": 0}
-    if keep:
-        only = {"save_best_only": True, "save_weights_only": True}
-        settings["callbacks"] = [keras.callbacks.ModelCheckpoint(keep, SCORE, **only)]
-    validation = data.make_dataset(*validation, 500)
-    found = model.fit(batches, validation_data=validation, **settings).history
-    if not np.isfinite(found[SCORE]).any():
+    training.compile_model(model, recipe, steps)
+    model.fit(batches.repeat(), steps_per_epoch=steps, shuffle=False, verbose=0)
+    x, y = digits.part("validation")
+    found = model.evaluate(x, data.one_hot(y), batch_size=500, return_dict=True, verbose=0)
+    if not np.isfinite(found["loss"]):
         raise ValueError("its score is not a number")
-    best = int(np.nanargmin(found[SCORE]))
-    return {"loss": found[SCORE][best], "accuracy": found["val_accuracy"][best]}
+    return {name: found[name] for name in ("loss", "accuracy")}
 
 
 def trials(tuner: StoredTuner) -> list[dict]:
     """List a search's trials in the order in which they began.
 
-    trial, status, epochs and from_epoch (those taken over from another trial), loss and
-    accuracy on the validation images (None unless it completed), values of the hyperparameters
-    that were active, message of a failure.
+    trial, status, share (of `fast`'s length), loss and accuracy on the validation images (None
+    unless it completed), values of the hyperparameters that were active, message of a failure.
     """
     rows = []
     found = tuner.oracle.get_best_trials(ALL)  # those too that have not completed
@@ -283,30 +251,29 @@ def trials(tuner: StoredTuner) -> list[dict]:
         job = tuner.job(trial)
         answer = read_json(job.path) if job.path.exists() else {}
         row = {"trial": trial.trial_id, "status": trial.status}
-        row |= {name: job.settings[name] for name in ("epochs", "from_epoch")}
+        row["share"] = job.settings["units"] / UNITS
         row |= {"loss": None, "accuracy": None, **answer.get("validation", {})}
         rows.append(row | {"values": _asked(trial), "message": answer.get("message")})
     return rows
 
 
-def search_job(kind, folder=FOLDER, images=IMAGES, epochs=EPOCHS, trials=TRIALS, workers=1) -> Job:
+def search_job(kind: str, folder: Path = FOLDER, trials: int = TRIALS, workers: int = 1) -> Job:
     """Describe a whole search, by this process or by a chief and so many workers."""
-    size = {"images": images, "epochs": epochs, "trials": trials}
-    run = partial(_run_search, kind, size, workers)
-    return Job(folder / f"{kind}.json", size | {"space": space_digest()}, run, command="make tune")
+    settings = {"trials": trials, "space": space_digest()}
+    run = partial(_run_search, kind, trials, workers)
+    return Job(folder / f"{kind}.json", settings, run, command="make tune")
 
 
-def _run_search(kind: str, size: dict, workers: int, digits: data.DigitData, path: Path) -> dict:
+def _run_search(kind: str, trials_: int, workers: int, digits: data.DigitData, path: Path) -> dict:
     source = "mnist" if digits.name == "MNIST" else "sample"
-    chiefs = search_job(kind, _work(source), **size)
+    chiefs = search_job(kind, _work(source), trials_)
     if workers > 1:
-        options = [f"--{name}={value}" for name, value in (size | {"source": source}).items()]
+        options = [f"--trials={trials_}", f"--source={source}"]
         run_workers([sys.executable, "-m", "src.experiments", "tune", kind, *options], workers)
     if path != chiefs.path and store.problem(chiefs) is None:
         return {name: store.read(chiefs)[name] for name in ("trials", "environment")}
-    tuner = make_tuner(kind, _work(source), **size)
-    x, y, validation = search_data(digits, size["images"])
-    tuner.search(x, y, validation_data=validation)
+    tuner = make_tuner(kind, _work(source), trials_)
+    tuner.search(digits)
     return {"trials": [] if tuner._is_worker() else trials(tuner), "environment": environment()}
 
 
@@ -331,8 +298,7 @@ def _searches(folder: Path) -> list[Job]:
         if job.path.exists():
             try:
                 made = read_json(job.path, ("settings",))["settings"]
-                size = (made[name] for name in ("images", "epochs", "trials"))
-                jobs.append(search_job(job.path.stem, folder, *size))
+                jobs.append(search_job(job.path.stem, folder, made["trials"]))
             except (ValueError, LookupError, TypeError):
                 jobs.append(job)  # damaged, as the store will say
     return jobs
@@ -348,7 +314,7 @@ def _best(searches: Iterable[dict]) -> dict:
     return min((t for t in found if t["loss"] is not None), key=lambda trial: trial["loss"])
 
 
-def compared_jobs(folder: Path = FOLDER, seeds: int = 5) -> list[Job]:
+def compared_jobs(folder: Path = FOLDER, seeds: int = 10) -> list[Job]:
     """List trainings of the searches' winner and of `fast`, in turn, seed by seed."""
     recipes, searches = {"tuned": None, "fast": get_recipe("fast")}, _searches(folder)
     if whole := [store.read(job) for job in searches if store.problem(job) is None]:
@@ -383,26 +349,24 @@ def _compare(recipe: Recipe | None, seed: int, digits: data.DigitData, path: Pat
     }
 
 
-def run(
-    kinds=(), source="mnist", workers=1, images=IMAGES, epochs=EPOCHS, trials=TRIALS, folder=None
-) -> None:
+def run(kinds=(), source="mnist", workers=1, trials=TRIALS, folder=None) -> None:
     """Run some searches into `folder`; or all, and compare their winner with `fast`.
 
     A chief or a worker, as the environment tells them, takes its part in one search.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers are ended, too
-    digits, size = data.load_mnist(source), (images, epochs, trials)
+    digits = data.load_mnist(source)
     if role():
         end_with_launcher()
         if len(kinds) != 1:
             raise SearchError("a chief and its workers make one search at a time: name it.")
-        job = search_job(kinds[0], _work(source), *size)
+        job = search_job(kinds[0], _work(source), trials)
         oracle_client.TIMEOUT = PATIENCE  # not an hour, for a chief that has gone
         job.run(digits, job.path) if role() == "worker" else store.get(job, digits)
         return
     folder = folder or (FOLDER if source == "mnist" else results_dir("tuning", source))
     for kind in kinds or KINDS:
-        job = search_job(kind, folder, *size, workers)
+        job = search_job(kind, folder, trials, workers)
         if store.problem(job) is None:
             path, kept = display_path(job.path), display_path(_work(source))
             print(f"{path} is there already; delete it and {kept} to search again.")

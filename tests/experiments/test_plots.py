@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.config import BLUE
 from src.experiments import plots
 from src.plots import save_figure
 
-PARALLEL = {
-    "batch_norm": [True, False] * 6, "size": [1, 2, None] * 4, "rate": list(np.logspace(-3, 0, 12)),
-    "dropout": [i / 20 for i in range(12)],  # many values, one of them 0
-}  # fmt: skip
+TRIALS = pd.DataFrame({
+    "tuner": ["random"] * 4 + ["bayesian"] * 2, "loss": [0.3, 0.2, 0.5, 0.4, 0.25, 0.35],
+    "filters": ["8-16", "16", "16", "8-16", "16", "16"], "units": [32, np.nan, 64, np.nan, 32, 64],
+})  # fmt: skip
+PAIRS = pd.DataFrame({"fast": [25, 27, 23], "tuned": [20, 24, 19]})
 TIMES = [
     {"name": "D", "group": "the five systems", "seconds": [50, 60, 70], "mean": 0.991,
      "low": 0.990, "high": 0.992},
@@ -39,7 +39,8 @@ LADDER = pd.DataFrame({"change": ["a", "b", "c"], "gain": [np.nan, 0.2, -0.1],
 FIGURES = {
     "ladder": lambda: plots.plot_ladder(LADDER, "T"),
     "accuracy time": lambda: plots.plot_accuracy_time(TIMES, "T"),
-    "parallel": lambda: plots.plot_parallel(PARALLEL, np.arange(12.0), "T"),
+    "trials": lambda: plots.plot_trials(TRIALS, ["filters", "units"], "T"),
+    "pairs": lambda: plots.plot_pairs(PAIRS, "T", "errors"),
     "sizes": lambda: plots.plot_sizes(SIZES, "T"),
     "ways": lambda: plots.plot_ways(WAYS, "T"),
     "exports": lambda: plots.plot_exports(EXPORTS, "T"),
@@ -71,15 +72,23 @@ def test_accuracy_against_seconds_shows_points_intervals_and_groups():
     assert legend(ax.get_legend()) == ["the five systems", "ours"]
 
 
-def test_parallel_coordinates_place_each_value_by_rank_and_mark_the_best():
-    ax = FIGURES["parallel"]().axes[0]
-    texts = {(text.xy[0], round(text.xy[1], 2), text.get_text()) for text in ax.texts}
-    assert {(0, 0, "no"), (0, 1, "yes"), (1, 0, "–"), (1, 0.5, "1"), (1, 1, "2")} <= texts
-    assert {(2, 0, "0.001"), (2, 0.55, "0.0433"), (2, 1, "1"), (3, 0, "0"), (3, 1, "0.55")} <= texts
-    heights = np.array([line.get_ydata() for line in ax.lines])
-    np.testing.assert_allclose(np.sort(heights[:, 3]), np.linspace(0, 1, 12))
-    best = [tuple(np.round(line.get_ydata(), 2)) for line in ax.lines if line.get_color() == BLUE]
-    assert best == [(0, 1, 0.09, 0.09), (1, 0.5, 0, 0)]  # scores 1 and 0 of twelve, 0 on top
+def test_trials_stand_at_their_values_each_tuner_in_a_look_of_its_own():
+    figure = FIGURES["trials"]()
+    filters, units, empty = figure.axes
+    assert [label.get_text() for label in filters.get_xticklabels()] == ["8-16", "16"]
+    random, bayesian = filters.lines
+    assert random.get_xdata().round().tolist() == [0, 1, 1, 0] and filters.get_yscale() == "log"
+    assert random.get_ydata().tolist() == [0.3, 0.2, 0.5, 0.4]
+    assert random.get_color() != bayesian.get_color()
+    assert [line.get_xdata().tolist() for line in units.lines] == [[32, 64], [32, 64]]
+    assert units.lines[0].get_ydata().tolist() == [0.3, 0.5] and not empty.axison
+    assert legend(figure.legends[0]) == ["random", "bayesian"]
+
+
+def test_pairs_join_a_seed_with_itself_and_show_the_means():
+    ax = FIGURES["pairs"]().axes[0]
+    assert [line.get_ydata().tolist() for line in ax.lines[:3]] == [[25, 20], [27, 24], [23, 19]]
+    assert ax.lines[3].get_ydata().tolist() == [25, 21]
 
 
 def test_the_ladder_shows_gains_and_intervals():

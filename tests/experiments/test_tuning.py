@@ -8,16 +8,16 @@ import subprocess
 import sys
 import threading
 
+import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
 
-from src import models, recipes, training
+from src import data, models, recipes, training
 from src.config import ROOT
 from src.experiments import store, tuning
 from src.experiments.tuning import SearchError
 
-SMALL = {"images": 96, "epochs": 1, "trials": 3}
 ONE_BLOCK = {"kernel_size": 3, "padding": "same", "pool": True}
 
 
@@ -26,7 +26,7 @@ def tiny_space(hp):
     filters = hp.Choice("filters_1", [2, 3, 4, 5], default=2)
     rate = hp.Float("learning_rate", 1e-3, 1e-1, sampling="log", default=1e-2)
     network = {"filters": (filters,), **ONE_BLOCK}
-    return {"network": network, "optimizer": {"learning_rate": rate}}
+    return recipes.get_recipe("fast", network=network, optimizer={"learning_rate": rate})
 
 
 @pytest.fixture
@@ -34,21 +34,19 @@ def fitted(monkeypatch):
     """No training: a score from the settings. The list says what was asked for."""
     calls = []
 
-    def fit(recipe, search_data, settings, start=None, keep=None):
-        calls.append((recipe.optimizer["learning_rate"], start and start.read_text()))
-        if keep:
-            keep.write_text(f"{recipe.optimizer['learning_rate']}")
-        return {"loss": recipe.optimizer["learning_rate"], "accuracy": 0.5}
+    def fit(recipe, digits, share):
+        rate = recipe.optimizer["learning_rate"]
+        calls.append((rate, share))
+        return {"loss": rate, "accuracy": 0.5}
 
     monkeypatch.setattr(tuning, "fit", fit)
     return calls
 
 
-def search(folder, kind="random", space=tiny_space, data=(0, 0, 0), **changes):
+def search(folder, kind="random", space=tiny_space, digits=None, trials=3):
     """The trials of a search."""
-    settings = SMALL | changes
-    tuner = tuning.make_tuner(kind, folder, space=space, **settings)
-    tuner.search(*data[:2], validation_data=data[2])
+    tuner = tuning.make_tuner(kind, folder, trials, space)
+    tuner.search(digits)
     return tuning.trials(tuner)
 
 
@@ -65,29 +63,26 @@ def test_the_defaults_are_fast_itself():
     )
 
 
-def test_the_space_builds_at_fifty_random_points(tmp_path):
-    tuner, seen = tuning.make_tuner("random", tmp_path, trials=50), set()
-    for _ in range(50):
+def test_the_space_builds_at_random_points(tmp_path):
+    tuner, seen = tuning.make_tuner("random", tmp_path, trials=20), set()
+    for _ in range(20):
         values = tuner.oracle._random_values()
         recipe = tuning.recipe_from(values)
         model = models.build(recipe.network)
         names = [layer.name for layer in model.layers]
-        assert model.output_shape == (None, 10)
-        assert sum(name.startswith("conv") for name in names) == values["blocks"]
-        assert ("filters_3" in values) == (values["blocks"] == 3)
-        assert ("batch_norm_momentum" in values) == ("bn1" in names) == values["batch_norm"]
-        assert ("augment_strength" in values) == bool(recipe.augmentation) == values["augment"]
+        assert sum(name.startswith("conv") for name in names) == values["filters"].count("-") + 1
+        assert ("dense_units" in values) == ("dense1" in names) == values["dense"]
+        assert bool(recipe.augmentation) == (values["augment"] > 0)
         assert recipe.optimizer["learning_rate"] == values["learning_rate"]
+        assert 0.85 < models.multiply_adds(model) / 2.09e6 < 1.1  # none wins by taking longer
         seen |= set(values.items())
-    assert {("blocks", 2), ("blocks", 3), ("augment", True), ("augment", False)} <= seen
+    assert {("dense", True), ("dense", False), ("filters", "16-48-48-48")} <= seen
 
 
 def test_the_digest_changes_with_what_results_depend_on(monkeypatch):
     def steeper(hp):  # asks the same, makes something else of one answer
         found = tuning.space(hp)
-        if not found["augmentation"]:
-            found["network"]["dropout"] = 0.0
-        return found
+        return found if found.augmentation else found.change(network={"dropout": 0.0})
 
     first = tuning.space_digest()
     assert first == tuning.space_digest() != tuning.space_digest(steeper)
@@ -96,47 +91,44 @@ def test_the_digest_changes_with_what_results_depend_on(monkeypatch):
     assert len({first, other, tuning.space_digest()}) == 3
 
 
-def test_a_search_never_sees_the_images_held_back(sample):
-    x, y, (x_val, y_val) = tuning.search_data(sample, 500)
-    assert (len(x), len(x_val)) == (500, 119) and y.shape == (500, 10)
-    np.testing.assert_array_equal(x_val, sample.part("validation")[0])
-    known = {image.tobytes() for image in sample.part("train")[0]}
-    assert {image.tobytes() for image in x} <= known
-    assert len(tuning.search_data(sample, 10**6)[0]) == len(sample.rows["train"])
-    assert y.sum(axis=0).min() >= 45  # stratified
-    with pytest.raises(ValueError, match="images=5: expected 10 or more"):
-        tuning.search_data(sample, 5)
+def test_a_trial_trains_for_its_share_and_never_sees_the_images_held_back(sample, monkeypatch):
+    recipe, asked, made, fits = tuning.recipe_from({}, tiny_space), [], [], []
+    part, compiled, fit = data.DigitData.part, training.compile_model, keras.Model.fit
+    monkeypatch.setattr(data.DigitData, "part", lambda *a: asked.append(a[1]) or part(*a))
+    monkeypatch.setattr(training, "compile_model", lambda *a: made.append(a[2]) or compiled(*a))
+    monkeypatch.setattr(keras.Model, "fit", lambda *a, **k: fits.append(k) or fit(*a, **k))
+    found = tuning.fit(recipe, sample, 1 / 3)
+    assert asked == ["train", "validation"]
+    assert made == [fits[0]["steps_per_epoch"]] == [7]  # a third of two epochs of ten batches
+    assert found == tuning.fit(recipe, sample, 1 / 3) and 0 < found["accuracy"] < 1
+    with pytest.raises(ValueError, match="its score is not a number"):
+        tuning.fit(recipe.change(optimizer={"learning_rate": np.nan}), sample, 1.0)
 
 
 # Searches
 
 
-@pytest.mark.parametrize("kind", tuning.KINDS)
-def test_a_search_finds_trials_and_does_not_repeat_them(
-    kind, sample, tmp_path, monkeypatch, capsys
-):
+def test_a_search_finds_trials_and_does_not_repeat_them(sample, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tensorboard", None)  # not needed, though Keras Tuner may
-    size, build, built = {"epochs": 2, "trials": 2}, models.build, []
-    size["data"] = tuning.search_data(sample, 96)
+    build, built = models.build, []
     monkeypatch.setattr(models, "build", lambda network: built.append(network) or build(network))
-    rows = search(tmp_path, kind, **size)
+    rows = search(tmp_path, digits=sample, trials=2)
     assert [row["status"] for row in rows] == ["COMPLETED"] * 2
     assert all(0 < row["loss"] < 5 and 0 <= row["accuracy"] <= 1 for row in rows)
-    assert all(row["epochs"] == 2 and row["from_epoch"] == 0 for row in rows)
     assert set(rows[0]["values"]) == {"filters_1", "learning_rate"}
     assert len(built) == 3  # one at first, as a check, and one in each trial
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "trials").glob("*.json")}
-    assert search(tmp_path, kind, **size) == rows and len(times) == 2
+    assert search(tmp_path, digits=sample, trials=2) == rows and len(times) == 2
     assert times == {path: path.stat().st_mtime_ns for path in times}
     assert capsys.readouterr().out.count("tuner0: trial ") == 2
 
 
-@pytest.mark.parametrize("kind, before", [("random", 0), ("bayesian", 1), ("hyperband", 2)])
+@pytest.mark.parametrize("kind, before", [("random", 0), ("bayesian", 1), ("hyperband", 10)])
 def test_a_killed_search_goes_on_and_more_trials_add_to_it(
     kind, before, tmp_path, fitted, monkeypatch
 ):
-    """`before`: where it is killed; hyperband's third trial goes on from its first."""
-    whole, fit = search(tmp_path / "whole", kind, epochs=3), tuning.fit
+    """`before`: where it is killed; hyperband's tenth trial is the best of nine, trained longer."""
+    whole, fit = search(tmp_path / "whole", kind), tuning.fit
     asked = fitted[:]
     fitted.clear()
 
@@ -147,12 +139,12 @@ def test_a_killed_search_goes_on_and_more_trials_add_to_it(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(tuning, "fit", killed)
-        search(tmp_path, kind, epochs=3)
-    assert search(tmp_path, kind, epochs=3) == whole
+        search(tmp_path, kind)
+    assert search(tmp_path, kind) == whole
     assert fitted == asked  # none twice
     if kind == "random":
-        assert search(tmp_path, kind, epochs=3, trials=5)[:3] == whole and len(fitted) == 5
-        assert search(tmp_path, kind, epochs=3, space=other_space)[0] not in whole
+        assert search(tmp_path, kind, trials=5)[:3] == whole and len(fitted) == 5
+        assert search(tmp_path, kind, space=other_space)[0] not in whole
 
 
 def test_a_kill_between_a_trial_and_the_next_loses_nothing(tmp_path, fitted, monkeypatch):
@@ -163,30 +155,16 @@ def test_a_kill_between_a_trial_and_the_next_loses_nothing(tmp_path, fitted, mon
 
 
 def other_space(hp):
-    return tiny_space(hp) | {"batch_size": hp.Choice("batch_size", [32, 64])}
+    return tiny_space(hp).change(batch_size=hp.Choice("batch_size", [32, 64]))
 
 
-def test_hyperband_spends_as_many_epochs_as_the_others(tmp_path, fitted):
-    rows = search(tmp_path, "hyperband", space=tuning.space, epochs=tuning.EPOCHS)
-    spent = sum(row["epochs"] - row["from_epoch"] for row in rows)
-    assert spent == tuning.EPOCHS * tuning.TRIALS and len(rows) == 30
-    assert {(row["from_epoch"], row["epochs"]) for row in rows} >= {(0, 2), (2, 4), (4, 10)}
-    continued = [(rate, start) for rate, start in fitted if start]
-    assert len(continued) == sum(row["from_epoch"] > 0 for row in rows)
-    assert all(float(start) == rate for rate, start in continued)  # the weights of its own parent
-
-
-def test_a_continued_trial_begins_with_its_parents_weights(sample, tmp_path):
-    recipe, found = tuning.recipe_from({}, tiny_space), tuning.search_data(sample, 96)
-    recipe = recipe.change(network={"batch_norm": False}, augmentation=None)
-    first = tuning.fit(
-        recipe, found, {"from_epoch": 0, "epochs": 2}, keep=tmp_path / "a.weights.h5"
-    )
-    frozen, epochs = recipe.change(optimizer={"learning_rate": 0.0}), {"from_epoch": 2, "epochs": 3}
-    assert tuning.fit(frozen, found, epochs, start=tmp_path / "a.weights.h5") == first
-    x, y, (x_val, y_val) = found
-    with pytest.raises(ValueError, match="its score is not a number"):
-        tuning.fit(recipe, (x, y, (x_val, y_val * np.nan)), epochs)
+def test_hyperband_spends_as_much_as_the_others(tmp_path, fitted):
+    rows = search(tmp_path, "hyperband", trials=tuning.TRIALS)
+    assert sum(row["share"] for row in rows) == pytest.approx(tuning.TRIALS)
+    shares = [round(9 * row["share"]) for row in rows]
+    assert tuple(shares[:46]) == 2 * tuning.ROUND
+    first = [row["loss"] for row in rows[:9]]
+    assert [row["loss"] for row in rows[9:12]] == sorted(first)[:3]
 
 
 def broken(hp):
@@ -194,14 +172,13 @@ def broken(hp):
     filters = hp.Choice("filters_1", [-1, -2, -3], default=-1)
     rate = hp.Float("learning_rate", 1e-3, 1e-1, default=0.05)
     network = {"filters": (2,) if rate == 0.05 else (filters,), **ONE_BLOCK}
-    return {"network": network, "optimizer": {"learning_rate": rate}}
+    return recipes.get_recipe("fast", network=network, optimizer={"learning_rate": rate})
 
 
 def test_failing_trials_are_listed_and_an_error_where_all_fail(sample, tmp_path, capsys):
-    data = tuning.search_data(sample, 96)
     for _ in range(2):
         with pytest.raises(SearchError, match=r"(?s)None of 4 .*filters=\[-\d\]: expected 1"):
-            search(tmp_path, space=broken, trials=4, data=data)
+            search(tmp_path, space=broken, trials=4, digits=sample)
     assert capsys.readouterr().out.count("FAILED: ValueError: filters=") == 4
 
 
@@ -218,18 +195,18 @@ def test_a_failed_trial_is_listed_keeps_its_message_and_does_not_end_a_search(
         return fit(*args, **kwargs)
 
     monkeypatch.setattr(tuning, "fit", sometimes)
-    rows = search(tmp_path, kind, epochs=2)
+    rows = search(tmp_path, kind)
     assert [row["status"] for row in rows][:2] == ["FAILED", "COMPLETED"]
     assert "FAILED: MemoryError: no memory left" in capsys.readouterr().out
     assert rows[0]["message"].endswith("no memory left\n") and rows[0]["loss"] is None
     before = len(fitted)
-    assert search(tmp_path, kind, epochs=2) == rows and len(fitted) == before
+    assert search(tmp_path, kind) == rows and len(fitted) == before
 
 
 def test_values_that_make_no_recipe_are_a_failure_too(tmp_path, fitted):
     def space(hp):
         size = hp.Choice("batch_size", [64, 0], default=64)
-        return tiny_space(hp) | {"batch_size": size}
+        return tiny_space(hp).change(batch_size=size)
 
     rows = search(tmp_path, space=space, trials=8)
     messages = {row["values"]["batch_size"]: row["message"] for row in rows}
@@ -248,7 +225,8 @@ def test_a_damaged_trial_is_named_and_made_again(tmp_path, fitted, capsys):
 
 
 def no_network(hp):
-    return {"network": {"filters": (hp.Choice("filters_1", [0, 8]),), **ONE_BLOCK}}
+    filters = (hp.Choice("filters_1", [0, 8]),)
+    return recipes.get_recipe("fast", network={"filters": filters, **ONE_BLOCK})
 
 
 @pytest.mark.parametrize(
@@ -256,8 +234,7 @@ def no_network(hp):
     [
         ("grid", {}, "no tuner named 'grid'; there are random, bayesian"),
         ("random", {"trials": 0}, "trials=0: expected a whole number, 1 or more"),
-        ("random", {"epochs": 2.5}, "epochs=2.5: expected a whole number, 1 or more"),
-        ("random", {"images": -1}, "images=-1: expected a whole number, 1 or more"),
+        ("random", {"trials": 2.5}, "trials=2.5: expected a whole number, 1 or more"),
         ("random", {"space": no_network}, r"filters=\[0\]: expected 1 or more"),
     ],
 )
@@ -297,7 +274,7 @@ def test_run_searches_once_and_compares_the_winner(results, fitted, monkeypatch,
     model = models.build({"filters": (2,), **ONE_BLOCK})
     trained = training.Trained(model, {}, 1.0, np.arange(9), np.arange(9))
     monkeypatch.setattr(training, "train", lambda recipe, digits, seed: trained)
-    folder, size = results / "sample" / "tuning", SMALL | {"source": "sample", "trials": 2}
+    folder, size = results / "sample" / "tuning", {"source": "sample", "trials": 2}
     with pytest.raises(FileNotFoundError, match="holds no search: run make tune first"):
         tuning.read_searches(folder)
     assert store.problem(tuning.compared_jobs(folder)[0]) == "missing"
@@ -323,7 +300,7 @@ def test_run_searches_once_and_compares_the_winner(results, fitted, monkeypatch,
 @pytest.fixture
 def command(results):
     """`python -m src.experiments tune random ...` on the sample, ended in any case."""
-    options = "--source=sample --images=96 --epochs=1 --trials=3 --workers=2".split()
+    options = "--source=sample --trials=3 --workers=2".split()
     process = subprocess.Popen(
         [sys.executable, "-m", "src.experiments", "tune", "random", *options], cwd=ROOT,
         env=os.environ | {"MNIST_RESULTS_DIR": str(results)}, text=True,
@@ -358,4 +335,4 @@ def test_a_chief_and_two_workers_finish_though_one_is_killed(command, results):
     by_worker = re.findall(r"^(worker\d): trial \d+: ", printed, re.MULTILINE)
     assert sorted(set(by_worker)) == ["worker0", "worker1"] and len(by_worker) == 4
     assert "\nTrue\n" not in printed  # Keras Tuner prints values of conditions
-    assert all(("filters_3" in r["values"]) == (r["values"]["blocks"] == 3) for r in rows)
+    assert all(("dense_units" in r["values"]) == r["values"]["dense"] for r in rows)
