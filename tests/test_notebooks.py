@@ -88,6 +88,14 @@ def test_numbers_quoted_from_the_published_run_are_printed(path):
     assert notebooks.false_quotes(read(path)) == []
 
 
+def test_the_sums_over_channels_by_hand_are_those_of_keras():
+    cells = code_cells(read(ROOT / "notebooks/02_training.ipynb"))  # small runs meet empty paper
+    shown = next(c for c in cells if "by hand {by_hand:.4f}" in c.source).outputs[0].text
+    pairs = re.findall(r"by hand (\S+), by Keras (\S+)", shown)
+    assert len(pairs) == 4 and all(a == b for a, b in pairs)
+    assert any(float(a) > 0 for a, _ in pairs)
+
+
 def test_tuning_shows_the_committed_comparison():
     book = read(ROOT / "notebooks/04_tuning.ipynb")
     shown = "".join(said(output) for output in outputs(book))

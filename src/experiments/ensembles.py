@@ -107,8 +107,8 @@ def jobs(folder: Path = FOLDER, work: Path = WORK) -> list[Job]:
 
 def member_jobs(folder: Path = FOLDER) -> list[Job]:
     """List the members, the first seed of each recipe before the second."""
-    recipes_of = MEMBERS.values()
-    return [_member_job(recipe, seed, folder) for seed in range(SEEDS) for recipe in recipes_of]
+    pairs = [(recipe, seed) for seed in range(SEEDS) for recipe in MEMBERS.values()]
+    return [_member_job(recipe, seed, folder) for recipe, seed in pairs]
 
 
 def _member_job(recipe: Recipe, seed: int, folder: Path) -> Job:
