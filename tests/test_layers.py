@@ -66,9 +66,11 @@ def test_no_imports_go_in_circles():
 
 
 def test_recipes_and_workers_need_neither_keras_nor_tensorflow():
-    code = "import sys, src.recipes, src.experiments.workers; print(*sys.modules)"
+    code = "import sys, src.recipes, src.experiments.workers; import src.experiments.__main__"
+    code += "; print(*sys.modules)"  # nbformat, if not needed, takes each worker seconds
     loaded = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
-    assert "src.recipes" in loaded and not {"keras", "tensorflow", "keras_tuner"} & set(loaded)
+    heavy = {"keras", "tensorflow", "keras_tuner", "nbformat"}
+    assert "src.recipes" in loaded and not heavy & set(loaded)
 
 
 def test_a_picture_is_read_with_four_packages(tmp_path):

@@ -6,8 +6,6 @@ Each command names what is out of date, makes that and what is missing, and keep
 import argparse
 import sys
 
-from nbclient.exceptions import CellExecutionError
-
 HELP = {
     "run": "all notebooks, or some, into build/notebooks",
     "publish": "notebooks in place, with models/, figures/ and README (needs MNIST)",
@@ -30,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         _do(options)
-    except (OSError, ValueError, RuntimeError, CellExecutionError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 from src.config import ROOT, environment, read_json, replacing, write_json
@@ -80,7 +81,7 @@ def execute(path: Path, target: Path, values: dict | None = None, results=None) 
 
     Its results go to the folder `results`, its table of runs away: the reader's stays theirs.
     Each section is printed as it begins. Where a cell fails, what ran so far is written under
-    build/notebooks, and nbclient's error is raised.
+    build/notebooks, and a RuntimeError says what failed.
     """
     book = nbformat.read(path, as_version=4)
     set_parameters(book, values or {})
@@ -102,8 +103,10 @@ def execute(path: Path, target: Path, values: dict | None = None, results=None) 
         # stderr: cells keep theirs; this is the kernel's own
         kernel = _environment(results, os.path.relpath(runs, NOTEBOOKS))
         client.execute(stderr=subprocess.DEVNULL, env=kernel)
-    except BaseException:  # an interrupt as well: published notebooks stay as they were
+    except BaseException as error:  # an interrupt as well: published notebooks stay as they were
         target = ROOT / "build" / "notebooks" / path.name
+        if isinstance(error, CellExecutionError):
+            raise RuntimeError(str(error)) from error
         raise
     finally:
         shutil.rmtree(runs, ignore_errors=True)
