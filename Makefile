@@ -34,7 +34,8 @@ run: .venv/ready
 
 test: .venv/ready-to-test
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet .
-	@.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --cov=src --cov-fail-under=90
+	@.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder \
+	  --cov=src --cov-fail-under=90
 
 publish: .venv/ready
 	@.venv/bin/python -m src.experiments publish $(NOTEBOOKS)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 SMALL = {
-    "01_eda": {"TSNE_IMAGES": 200, "BASELINE_IMAGES": 200, "STYLES": 3},
+    "01_eda": {"TSNE_IMAGES": 100, "BASELINE_IMAGES": 150, "STYLES": 3},
     "02_training": {"EPOCHS": 2, "FILTERS": (4, 4, 4), "DENSE_UNITS": 16},
     "03_improving": {"FEW": 60, "EPOCHS": 2},
     "04_tuning": {"TRIALS": 2, "EPOCHS": 1, "IMAGES": 100},
@@ -26,9 +26,9 @@ def kaggle(sample, tmp_path_factory):
     """A folder with train.csv and test.csv."""
     folder = tmp_path_factory.mktemp("data") / "kaggle"
     folder.mkdir()
-    pixels = pd.DataFrame(sample.x_train[:480].reshape(-1, 784)).add_prefix("pixel")
+    pixels = pd.DataFrame(sample.x_train[:240].reshape(-1, 784)).add_prefix("pixel")
     pixels.iloc[:20].to_csv(folder / "test.csv", index=False)
-    pixels.insert(0, "label", sample.y_train[:480])
+    pixels.insert(0, "label", sample.y_train[:240])
     pixels.to_csv(folder / "train.csv", index=False)
     return folder
 
@@ -42,8 +42,8 @@ def executed(request, sample, kaggle, run_notebooks, tmp_path_factory):
     place = folder / "keras/datasets/fashion-mnist"
     place.mkdir(parents=True)
     for part, n, images, labels in (
-        ("train", 480, sample.x_train, sample.y_train),
-        ("t10k", 100, sample.x_test, sample.y_test),
+        ("train", 240, sample.x_train, sample.y_train),
+        ("t10k", 60, sample.x_test, sample.y_test),
     ):
         write_idx(place / f"{part}-images-idx3-ubyte.gz", images[:n])
         write_idx(place / f"{part}-labels-idx1-ubyte.gz", labels[:n])
@@ -79,7 +79,7 @@ def test_they_run_without_error_text_and_write_what_02_and_04_keep(executed):
 
 
 def test_the_parts_keep_their_shares_and_data_and_classes_their_names(executed):
-    train = 400 if executed[0].name == "kaggle" else 480  # of Kaggle's, a sixth is for testing
+    train = 200 if executed[0].name == "kaggle" else 240  # of Kaggle's, a sixth is for testing
     part = train // 12
     said = f"{train - 2 * part} images to train on, {part} for validation"
     assert said in printed(executed[1]["02_training"])
