@@ -43,32 +43,14 @@ publish: .venv/ready
 benchmark: .venv/ready
 	@for part in runs ladder models; do .venv/bin/python -m src.experiments $$part || exit; done
 
-timing: .venv/ready
-	@.venv/bin/python -m src.experiments timing
-
 tune: .venv/ready
 	@.venv/bin/python -m src.experiments tune --workers $(WORKERS)
 
-audit: .venv/ready
-	@.venv/bin/python -m src.experiments audit
-
-photos: .venv/ready
-	@.venv/bin/python -m src.experiments photos
-
-ensemble: .venv/ready
-	@.venv/bin/python -m src.experiments ensemble
-
-export: .venv/ready
-	@.venv/bin/python -m src.experiments export
+timing audit photos ensemble export readme status: .venv/ready
+	@.venv/bin/python -m src.experiments $@
 
 app: .venv/ready
 	@.venv/bin/python -m src.reading.app
-
-readme: .venv/ready
-	@.venv/bin/python -m src.experiments readme
-
-status: .venv/ready
-	@.venv/bin/python -m src.experiments status
 
 clean:
 	@if [ -d build/work ]; then echo "build/work stays: it holds unfinished long runs (rm -r build/work)"; fi
