@@ -6,7 +6,7 @@ networks that learn from it. `answers` is what the notebook reads.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -46,29 +46,12 @@ STUDENTS = {name: get_recipe(name) for name in recipes.STUDENTS}
 
 def average(members: Iterable[np.ndarray]) -> np.ndarray:
     """Average members' probabilities, each (n, classes)."""
-    members = list(members)
-    if not members:
-        raise ValueError("an ensemble of none: expected one member or more.")
-    first = np.shape(members[0])
-    for i, shape in enumerate(map(np.shape, members)):
-        if shape != first:
-            raise ValueError(f"member {i}: probabilities {shape}, the first member's are {first}.")
-    return np.mean(members, axis=0, dtype=float)
+    return np.mean(list(members), axis=0, dtype=float)
 
 
 def shift(images: np.ndarray, down: int, right: int) -> np.ndarray:
     """Move images (n, h, w, 1) by whole pixels, 0 where nothing comes from."""
-    height, width = images.shape[1:3]
-    if abs(down) >= height or abs(right) >= width:
-        raise ValueError(f"a shift of {down}, {right} leaves nothing of {height}x{width} pixels.")
     return ndimage.shift(images, (0, down, right, 0), order=0)
-
-
-def average_shifts(
-    predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, shifts=SHIFTS["cross"]
-) -> np.ndarray:
-    """Average what `predict` answers to copies of the images moved by each of `shifts`."""
-    return average([predict(shift(images, *step)) for step in shifts])
 
 
 def subset_scores(labels: np.ndarray, members: Sequence[np.ndarray]) -> dict[int, dict]:
@@ -107,8 +90,8 @@ def jobs(folder: Path = FOLDER, work: Path = WORK) -> list[Job]:
 
 def member_jobs(folder: Path = FOLDER) -> list[Job]:
     """List the members, the first seed of each recipe before the second."""
-    pairs = [(recipe, seed) for seed in range(SEEDS) for recipe in MEMBERS.values()]
-    return [_member_job(recipe, seed, folder) for recipe, seed in pairs]
+    seeds = range(SEEDS)
+    return [_member_job(recipe, seed, folder) for seed in seeds for recipe in MEMBERS.values()]
 
 
 def _member_job(recipe: Recipe, seed: int, folder: Path) -> Job:
@@ -204,7 +187,7 @@ def _ask(members: Sequence[Job], images: np.ndarray, shifts=SHIFTS["none"]) -> d
     answers = {}
     for job in members:
         model = models.load_model(job.path.with_suffix(".keras"))
-        answers[job.path.stem] = average_shifts(partial(_predict, model), images, shifts)
+        answers[job.path.stem] = average(_predict(model, shift(images, *s)) for s in shifts)
     return answers
 
 
