@@ -62,8 +62,12 @@ def differences(old: dict, new: dict) -> list[str]:
 
 def digest(job: Job) -> str:
     """Compute a short digest of a stored result, and so of the files that it names."""
-    content = json.dumps(read_json(job.path), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return digest_of(read_json(job.path))
+
+
+def digest_of(content) -> str:
+    """Compute a short digest of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read(job: Job) -> dict:

@@ -5,7 +5,6 @@ proposes the same trials as before, and those that are stored are answered at on
 search goes on where it was, and more trials add to it.
 """
 
-import hashlib
 import json
 import math
 import signal
@@ -106,11 +105,7 @@ def space_digest(space: Callable = space) -> str:
         content.append(recipe_from(drawn, space).settings())
     # nine digits of a float: the last ones of a logarithmic draw may differ between systems
     content = json.loads(json.dumps(content), parse_float=lambda text: f"{float(text):.9g}")
-    return _digest(content)
-
-
-def _digest(content) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return store.digest_of(content)
 
 
 def make_tuner(kind: str, folder, trials: int = TRIALS, space: Callable = space) -> kt.Tuner:
@@ -199,7 +194,7 @@ class StoredTuner(kt.Tuner):
             recipe = {"values": values}
         units = values.get("tuner/epochs", UNITS)
         settings = {"recipe": recipe, "units": units, "seed": SEED}
-        path = self.folder / "trials" / f"{_digest(settings)}.json"
+        path = self.folder / "trials" / f"{store.digest_of(settings)}.json"
         return Job(path, settings, partial(self._train, values, units))
 
     def _train(self, values: dict, units: int, digits: data.DigitData, path: Path) -> dict:
