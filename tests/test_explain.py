@@ -9,17 +9,21 @@ from src import explain, models
 IMAGES = np.random.default_rng(0).uniform(0.4, 0.6, (30, 28, 28, 1)).astype(np.float32)
 
 
+def linear_model(weights, bias, activation="softmax"):
+    inputs = keras.Input((28, 28, 1))
+    dense = keras.layers.Dense(10, activation=activation)
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    dense.set_weights([weights, bias])
+    return model
+
+
 @pytest.fixture
 def linear():
     """Ten logits linear in the pixels; classes 0 and 1 compete, the others never win."""
-    inputs = keras.Input((28, 28, 1))
-    dense = keras.layers.Dense(10, activation="softmax")
-    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
     weights = np.zeros((784, 10), np.float32)
     weights[:, :2] = np.random.default_rng(1).normal(size=(784, 2)) / 28
     bias = np.r_[0.0, 0.0, np.full(8, -50.0)].astype(np.float32)
-    dense.set_weights([weights, bias])
-    return model, weights, bias
+    return linear_model(weights, bias), weights, bias
 
 
 @pytest.mark.parametrize("attack", [explain.fgsm, explain.pgd])
@@ -63,18 +67,11 @@ def test_accuracies_are_those_of_both_attacks(linear):
 
 
 def test_another_last_layer_or_no_feature_map_is_named():
-    inputs = keras.Input((28, 28, 1))
-    flat = keras.layers.Flatten()(inputs)
-    sigmoid = keras.Model(inputs, keras.layers.Dense(10, activation="sigmoid")(flat))
-    for look, message in (
-        (
-            lambda it: explain.fgsm(it, IMAGES, [0] * 30, 0.1),
-            "is Dense, expected Dense with softmax",
-        ),
-        (explain.last_feature_map, "no feature maps"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            look(sigmoid)
+    sigmoid = linear_model(np.zeros((784, 10)), np.zeros(10), "sigmoid")
+    with pytest.raises(ValueError, match="is Dense, expected Dense with softmax"):
+        explain.fgsm(sigmoid, IMAGES, [0] * 30, 0.1)
+    with pytest.raises(ValueError, match="no feature maps"):
+        explain.last_feature_map(sigmoid)
 
 
 def test_features_and_activations_are_the_named_layers():
@@ -108,12 +105,9 @@ def test_grad_cam_points_at_what_decides():
 
 def test_occlusion_falls_where_covered_ink_decided():
     """A network whose digit 3 is one pixel's ink: only squares over it make a difference."""
-    inputs = keras.Input((28, 28, 1))
-    dense = keras.layers.Dense(10, activation="softmax")
-    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
     weights = np.zeros((784, 10), np.float32)
     weights[7 * 28 + 12, 3] = 5
-    dense.set_weights([weights, np.zeros(10, np.float32)])
+    model = linear_model(weights, np.zeros(10))
     image = np.zeros((28, 28, 1), np.float32)
     image[7, 12] = image[20, 20] = 1
     fall = explain.occlusion(model, image, 3, size=4, step=4)
