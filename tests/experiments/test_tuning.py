@@ -294,7 +294,8 @@ def test_run_searches_once_and_compares_the_winner(results, fitted, monkeypatch,
     assert len(fitted) == before + 1
     with pytest.raises(SearchError, match="unequal settings"):
         tuning.read_searches(folder)
-    assert "made from" in store.problem(tuning.compared_jobs(folder)[0])
+    reason = store.problem(tuning.compared_jobs(folder)[0])  # the third trial may have won
+    assert reason.startswith(("made from another random.json", "made with other settings"))
 
 
 @pytest.fixture
