@@ -76,9 +76,12 @@ def test_shown_paths_start_at_the_project_or_are_bare_names(root, monkeypatch):
 
 def test_a_failed_write_leaves_the_earlier_json(tmp_path):
     path = config.write_json(tmp_path / "a.json", {"digits": "ä"})
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError):
         config.write_json(path, {"digits": object()})
     assert config.read_json(path) == {"digits": "ä"}
+    numbers = {"one": np.int64(3), "some": np.array([1, 2]), "share": np.float32(0.5)}
+    found = config.read_json(config.write_json(path, numbers))
+    assert found == {"one": 3, "some": [1, 2], "share": 0.5}
 
 
 @pytest.mark.parametrize(
