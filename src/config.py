@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,12 @@ DAMAGE = (  # what numpy, h5py, Keras, Pillow and zipfile raise on a file that i
     *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
     *(RuntimeError, SyntaxError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile),
 )
+MODEL_FILES = (".onnx", ".tflite", ".keras", ".h5", ".hdf5")
+FOREIGN = {  # what other endings tell, or files in a folder or beside a path
+    ".ckpt": "a TensorFlow checkpoint", ".pb": "a TensorFlow graph", ".json": "without weights",
+    ".pt": "PyTorch's", ".pth": "PyTorch's", ".pkl": "a pickle", "/saved_model.pb": "a SavedModel",
+    **dict.fromkeys((".index", ".meta", "/checkpoint"), "a TensorFlow checkpoint"),
+}  # fmt: skip
 
 
 class DataError(ValueError):
@@ -37,7 +44,29 @@ def _results_path(kind: str, source: str) -> Path:
 def expect(holds: bool, name: str, value, expected: str) -> None:
     """ValueError, with the value and what was `expected` of it, unless that holds."""
     if not holds:
-        raise ValueError(f"{name}={value!r}: expected {expected}.")
+        raise ValueError(f"{name}={value!r:.120}: expected {expected}.")
+
+
+def check_arguments(name: str, given: dict, known: Iterable[str]) -> None:
+    """ValueError naming an argument among those `given` that is not `known`."""
+    expect(isinstance(given, dict), name, given, "a dict of arguments")
+    for one in [one for one in given if one not in known][:1]:
+        raise ValueError(f"{name}: no argument {one!r}; there are {', '.join(known)}.")
+
+
+def is_count(value) -> bool:
+    """Tell whether a value is a whole number, 1 or more: Python's or numpy's, no float or bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
+def is_share(value) -> bool:
+    """Tell whether a value is a number from 0 to below 1."""
+    return isinstance(value, Real) and 0 <= value < 1
+
+
+def as_json(content, **options) -> str:
+    """Write as JSON what may hold numpy's numbers and arrays."""
+    return json.dumps(content, default=lambda value: np.asarray(value).tolist(), **options)
 
 
 def results_dir(kind: str, source: str = "mnist") -> Path:
@@ -71,7 +100,7 @@ def find_result(
 def display_path(path: Path) -> str:
     """Name a path as seen from the project's root, so that nothing printed names one's home."""
     path = Path(path).resolve()
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
 
 def environment() -> dict:
@@ -111,8 +140,23 @@ def read_json(path: str | Path, needed: Iterable[str] = (), advice: str = "") ->
 def write_json(path: str | Path, content: dict) -> Path:
     """Write `content` as JSON, whole or not at all."""
     with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(as_json(content, indent=1) + "\n", encoding="utf-8")
     return Path(path)
+
+
+def check_model_file(path: str | Path) -> Path:
+    """Return the path of a file that may hold a model; of anything else say what it is."""
+    path, ending = Path(path), Path(path).suffix.lower()
+    known = FOREIGN.items()
+    found = [what for end, what in known if end == ending or Path(f"{path}{end}").exists()]
+    if path.is_dir() or ending not in MODEL_FILES:
+        found = (*found, "a folder" if path.is_dir() else "unknown")[0]
+        expected = f"expected a name ending in {', '.join(MODEL_FILES)}"
+        raise ValueError(f"{path}: {found}, {expected}: save or export it so where it was made.")
+    if not path.exists():
+        ways = "02_training writes your own, `git restore models` brings back the published ones"
+        raise FileNotFoundError(f"{path}: no such file; {ways}.")
+    return path
 
 
 def check_images(images: np.ndarray) -> np.ndarray:
@@ -126,6 +170,12 @@ def check_images(images: np.ndarray) -> np.ndarray:
         found = f"values from {images.min()} to {images.max()}"
         raise DataError(f"images: {found}, expected 0 to 1: see scale_images.")
     return images.astype(np.float32, copy=False)
+
+
+def check_pairs(images, labels, what: str = "images") -> None:
+    """DataError unless there are as many labels as images, or as whatever `what` names."""
+    if len(images) != len(labels):
+        raise DataError(f"{len(images)} {what} and {len(labels)} labels: expected as many.")
 
 
 def check_network(takes: tuple, gives: tuple, name: str = "model") -> None:

@@ -10,7 +10,7 @@ from scipy.ndimage import zoom
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from src import mnist_files
+from src import config, mnist_files
 from src.config import CLASSES, IMAGE_SHAPE, DataError, check_images, display_path, expect
 from src.mnist_files import (  # noqa: F401 (callers say data.load_kaggle_csv)
     DataUnavailableError,
@@ -34,6 +34,11 @@ class DigitData:
     name: str
     class_names: tuple[str, ...] = tuple("0123456789")
     unlabelled: np.ndarray | None = None  # images to predict, of Kaggle's test.csv
+
+    def __post_init__(self):
+        config.check_pairs(self.x_train, self.y_train, "training images")
+        if self.x_test is not None:  # some runs must not see it
+            config.check_pairs(self.x_test, self.y_test, "test images")
 
     @cached_property
     def rows(self) -> dict[str, np.ndarray]:
@@ -62,8 +67,8 @@ def load_mnist(source: str = "mnist") -> DigitData:
     """Load MNIST's 60,000 + 10,000 digits, or what else `source` names.
 
     "sample": scikit-learn's 1,797 digits. "fashion_mnist": clothes, Xiao, Rasul and Vollgraf,
-    "Fashion-MNIST" (2017), by Keras' loader. A folder: Kaggle's train.csv, a sixth of it as the
-    test set, and test.csv if it is there.
+    "Fashion-MNIST" (2017), by Keras' loader. A folder, or Kaggle's zip: its train.csv, a sixth of
+    it as the test set, and test.csv if it is there.
 
     MNIST is looked for in the folder named by MNIST_DIR, then in Keras' (~/.keras/datasets), then
     downloaded to there: LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
@@ -75,9 +80,10 @@ def load_mnist(source: str = "mnist") -> DigitData:
         return DigitData(**mnist_files.find_fashion(), name="Fashion-MNIST", class_names=FASHION)
     if source == "mnist":
         return DigitData(**mnist_files.find_mnist(), name="MNIST")
+    folder = Path(str(source).strip(" '\"")).expanduser()
     expected = "'mnist', 'fashion_mnist', 'sample', or a folder that holds Kaggle's train.csv"
-    expect(Path(source).expanduser().is_dir(), "source", source, expected)
-    return _load_kaggle(Path(source).expanduser())
+    expect(folder.exists(), "source", source, expected)
+    return _load_kaggle(folder)
 
 
 def _load_kaggle(folder: Path) -> DigitData:
@@ -86,7 +92,7 @@ def _load_kaggle(folder: Path) -> DigitData:
         raise DataError(f"{folder / 'train.csv'}: without a column `label`: is it test.csv?")
     train, test = stratified_split(labels, 1 / 6)
     asked = mnist_files.find_kaggle(folder, "test.csv", needed=False)
-    asked = load_kaggle_csv(asked)[0] if asked else None
+    asked = load_kaggle_csv(asked, "test.csv")[0] if asked else None
     parts = images[train], labels[train], images[test], labels[test]
     return DigitData(*parts, "Kaggle's digits", unlabelled=asked)
 
@@ -142,12 +148,14 @@ def make_dataset(images, labels, batch_size, shuffle=False, seed=0, augmentation
     """
     import tensorflow as tf  # here, so that looking at data does not wait for TensorFlow
 
-    from src.augmentation import vary
+    from src.augmentation import KNOBS, vary
 
     images, labels = check_images(images), np.asarray(labels)
     if len(images) != len(labels) or len(images) == 0:
         raise DataError(f"{len(images)} images and {len(labels)} labels: expected as many, not 0.")
-    expect(batch_size >= 1, "batch_size", batch_size, "1 or more")
+    expect(config.is_count(batch_size), "batch_size", batch_size, "a whole number, 1 or more")
+    augmentation = augmentation or {}
+    config.check_arguments("augmentation", augmentation, KNOBS)
     if labels.ndim == 1:
         check_labels(labels)
     elif labels.shape[1:] != (CLASSES,):

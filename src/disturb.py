@@ -9,9 +9,12 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from src.config import check_pairs
+
 
 def curves(networks: dict, images: np.ndarray, labels: np.ndarray) -> dict:
     """Score Keras models by name: {disturbance: {name: (strengths, accuracies)}}."""
+    check_pairs(images, labels)
     found = {way: {} for way in DISTURBANCES}
     for way, (_, strengths, _, _) in DISTURBANCES.items():
         disturbed = np.concatenate([disturb(images, way, strength) for strength in strengths])

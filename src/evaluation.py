@@ -7,7 +7,7 @@ from scipy.special import softmax
 from scipy.stats import binomtest, norm, t
 from sklearn import metrics
 
-from src.config import CLASSES
+from src.config import CLASSES, DataError, check_pairs
 
 # MNIST test images whose printed label lost a vote of five people: printed, and what most saw
 # (the printed one where they agreed on no other). Northcutt, Athalye and Mueller, "Pervasive
@@ -27,11 +27,11 @@ def check_predictions(labels, probabilities) -> tuple[np.ndarray, np.ndarray]:
     shape, expected = probabilities.shape, (len(labels), CLASSES)
     if shape != expected or len(labels) == 0:
         found = f"shape {shape} for {len(labels)} labels"
-        raise ValueError(f"probabilities: {found}, expected {expected} and at least one row.")
+        raise DataError(f"probabilities: {found}, expected {expected} and at least one row.")
     if labels.min() < 0 or labels.max() >= CLASSES:
         raise ValueError(f"labels: {labels.min()} to {labels.max()}, expected 0 to {CLASSES - 1}.")
     if np.isnan(probabilities).any():
-        raise ValueError("probabilities: NaN among them: did the training diverge?")
+        raise ValueError("probabilities: NaN: did the training diverge? Lower the learning rate.")
     sums = probabilities.sum(axis=1)
     if probabilities.min() < 0 or not np.allclose(sums, 1, atol=1e-3):
         wrong = (
@@ -58,6 +58,7 @@ def evaluate(labels, probabilities) -> dict:
 
 def accuracy_row(labels, predictions) -> dict:
     """Return n, errors, accuracy, low, high: its 95% Wilson interval, from 0 to 1."""
+    check_pairs(predictions, labels, "predictions")
     n, right = len(labels), int(metrics.accuracy_score(labels, predictions, normalize=False))
     low, high = accuracy_interval(right, n)
     return {"n": n, "errors": n - right, "accuracy": right / n, "low": low, "high": high}
@@ -87,6 +88,7 @@ def spread(values) -> dict:
 
 def confusion_matrix(labels, predictions) -> np.ndarray:
     """Count images (10, 10), by true digit (row) and predicted digit (column)."""
+    check_pairs(predictions, labels, "predictions")
     if not np.isin([*labels, *predictions], range(CLASSES)).all():
         raise ValueError(f"labels, predictions: expected whole numbers from 0 to {CLASSES - 1}.")
     return metrics.confusion_matrix(labels, predictions, labels=range(CLASSES))

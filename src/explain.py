@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from src.config import check_pairs
+
 BATCH = 250
 
 
@@ -59,6 +61,7 @@ def grad_cam(model: keras.Model, images: np.ndarray, digits: np.ndarray) -> np.n
     the digit's logit above the mean logit, place by place. The mean gradient over all places,
     as in Selvaraju et al. (2017), points at paper where a network flattens.
     """
+    check_pairs(images, digits)
     inputs, outputs = _trace(model)
     part = keras.Model(inputs, [outputs[last_feature_map(model)], _logits(model, outputs)])
     with tf.GradientTape() as tape:
@@ -122,6 +125,7 @@ def _gradient_sign(model: keras.Model):
     logits = keras.Model(inputs, _logits(model, outputs))
 
     def sign(images, labels):
+        check_pairs(images, labels)
         with tf.GradientTape() as tape:
             tape.watch(images)
             values = logits(images, training=False)

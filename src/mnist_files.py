@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import math
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ MIRROR_SHA256 = {  # of each file with .gz, as served
     "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+ONE_BY_ONE = {f"{i // 28 + 1}x{i % 28 + 1}": f"pixel{i}" for i in range(784)}  # "MNIST in CSV"
 TIMEOUT = (5, 10)  # seconds to connect, then to wait for the next bytes; a guess
 
 
@@ -43,10 +45,11 @@ class DataUnavailableError(OSError):
 def find_mnist() -> dict[str, np.ndarray]:
     """Read MNIST's four arrays from the first place that has them whole."""
     tried = []
-    if named := os.environ.get("MNIST_DIR"):
+    if named := os.environ.get("MNIST_DIR", "").strip(" \n'\""):
         folder = Path(named).expanduser()
         try:  # a relative folder is taken from here, else from the root (notebooks run below it)
-            return read_folder(folder if folder.is_dir() else ROOT / folder)
+            folder = folder if folder.exists() else ROOT / folder
+            return read_folder(folder.parent if folder.is_file() else folder)
         except OSError as error:  # but a DataError, of a damaged file there, ends the search
             tried.append(f"MNIST_DIR: {error}")
             print(f"{tried[0]}; looking elsewhere.")
@@ -80,7 +83,7 @@ def _download(cache: Path, url: str, files: dict[str, str]) -> dict[str, np.ndar
         try:
             pooch.retrieve(url + name, sha256, name, cache, downloader=downloader)
         except OSError as error:
-            reason = error.strerror or type(error).__name__
+            reason = error.strerror or f"{type(error).__name__}: {error}"[:100]
             at = f"no answer for {url + name}, or no place for it in {cache}"
             raise OSError(f"{at} ({reason})") from error
         except ValueError as error:  # pooch: the SHA-256 differs
@@ -91,7 +94,10 @@ def _download(cache: Path, url: str, files: dict[str, str]) -> dict[str, np.ndar
 
 
 def read_folder(folder: Path) -> dict[str, np.ndarray]:
-    """Read the four arrays from mnist.npz or from the four IDX files; check their content."""
+    """Read and check the four arrays, from mnist.npz or from the four IDX files."""
+    for below in ("MNIST/raw", "raw", "MNIST", "mnist"):  # PyTorch makes the first
+        if any(_idx_path(folder / below, name) for name, _ in ARRAYS.values()):
+            folder /= below
     npz = folder / "mnist.npz"
     paths = dict.fromkeys(ARRAYS, npz)
     if npz.exists():
@@ -146,15 +152,16 @@ def read_idx(path: Path) -> np.ndarray:
 
 def _check_content(key: str, array: np.ndarray, path: Path) -> None:
     shape, expected = ARRAYS[key][1], CONTENT_SHA256[key]
-    if array.shape != shape or array.dtype != np.uint8:
-        raise DataError(f"{path}: {key} is {array.dtype} {array.shape}, expected uint8 {shape}.")
-    if key.startswith("y_"):
-        check_labels(array, f"{path}: {key}")
-    found = hashlib.sha256(array.tobytes()).hexdigest()
-    if found != expected:
-        reason = f"not MNIST's (SHA-256 {found[:12]}..., expected {expected[:12]}...)"
-        advice = "the file was changed or damaged, get it again"
-        raise DataError(f"{path}: the content of {key} is {reason}: {advice}.")
+    reason = f"{key} is {array.dtype} {array.shape}, expected uint8 {shape}"
+    if array.shape == shape and array.dtype == np.uint8:
+        if key.startswith("y_"):
+            check_labels(array, f"{path}: {key}")
+        found = hashlib.sha256(array.tobytes()).hexdigest()
+        if found == expected:
+            return
+        reason = f"content of {key} is not MNIST's (SHA-256 {found[:9]}..., not {expected[:9]}...)"
+    others = "Fashion-MNIST (SOURCE 'fashion_mnist' loads it), KMNIST and EMNIST share the names"
+    raise DataError(f"{path}: whole, but {reason}; {others}; if it should be MNIST, get it again.")
 
 
 def check_labels(labels: np.ndarray, name: str = "labels") -> np.ndarray:
@@ -186,25 +193,42 @@ def find_fashion() -> dict[str, np.ndarray]:
 
 
 def find_kaggle(folder: Path, name: str, needed: bool = True) -> Path | None:
-    """Find one of Kaggle's files in a folder, as it is or zipped alone."""
-    for path in (folder / name, folder / f"{name}.zip"):
-        if path.is_file():
+    """Find one of Kaggle's files in a folder, as it is or in a zip; or in a zip itself."""
+    for path in (folder, folder / name, *sorted(folder.glob("*.zip"))):
+        if path.is_file() and (path.name == name or name in _tables(path)):
             return path
-    zips = [path.name for path in folder.glob("*.zip")]
-    advice = f"unzip {zips[0]} there" if zips else "get it from kaggle.com/c/digit-recognizer/data"
     if needed:
+        advice = "get it from kaggle.com/c/digit-recognizer/data"
         raise DataError(f"{folder} holds no {name}: {advice}.")
     return None
 
 
-def load_kaggle_csv(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read Kaggle's digit-recognizer file: images uint8 (n, 28, 28), labels (n,) or None."""
+def _tables(path: Path) -> dict[str, str]:
+    """List the CSVs of a zip, name -> place in it; none of another file."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        return {Path(one).name: one for one in archive.namelist() if one.endswith(".csv")}
+
+
+def load_kaggle_csv(path: str | Path, name="train.csv") -> tuple[np.ndarray, np.ndarray | None]:
+    """Read Kaggle's digit-recognizer file: images uint8 (n, 28, 28), labels (n,) or None.
+
+    Of a zip that holds several tables, the one of that `name`.
+    """
     try:
-        table = pd.read_csv(path)
+        if tables := _tables(path):
+            inside = tables.get(name) or next(iter(tables.values()))
+            with zipfile.ZipFile(path) as archive, archive.open(inside) as file:
+                table = pd.read_csv(file)
+        else:
+            table = pd.read_csv(path)
     except FileNotFoundError:
         raise
-    except DAMAGE as error:  # pandas' own errors are ValueErrors
-        raise DataError(f"{path}: not a CSV table ({error}); get it again.") from error
+    except Exception as error:  # those of pandas, tar, xz and others share no narrower class
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{path}: not a CSV table ({reason}); get it again.") from error
+    table = table.rename(columns=ONE_BY_ONE)
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for an index
         raise DataError(f"{path}: its rows hold more cells than its header has columns.")
     pixels = [f"pixel{i}" for i in range(math.prod(IMAGE_SHAPE))]
@@ -213,8 +237,8 @@ def load_kaggle_csv(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     if missing or extra or table.empty:
         raise DataError(
             f"{path}: {len(table)} rows with {len(pixels) - len(missing)} of {len(pixels)} pixel "
-            f"columns; expected an optional label, then pixel0 ... {pixels[-1]}. "
-            f"Missing: {missing[:3] or 'none'}; not expected: {extra[:3] or 'none'}."
+            f"columns; expected a header of an optional label, then pixel0 ... {pixels[-1]} or "
+            f"1x1 ... 28x28. Missing: {missing[:3] or 'none'}; not expected: {extra[:3] or 'none'}."
         )
     images = _whole_numbers(table[pixels], path, 255).reshape(-1, *IMAGE_SHAPE[:2])
     if "label" not in table:

@@ -1,15 +1,29 @@
 """Networks: the CNN builder, residual blocks, a table of layers, saving and loading."""
 
 import math
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import h5py
 import keras
+import numpy as np
 from keras import layers
 
 from src import config
-from src.config import CLASSES, DAMAGE, IMAGE_SHAPE, expect
+from src.config import CLASSES, DAMAGE, IMAGE_SHAPE, expect, is_count, is_share
+
+SEVERAL = (list, tuple, np.ndarray)
+
+if (_found := keras.backend.backend()) != "tensorflow":
+    raise ImportError(f"Keras runs on {_found}: restart Python, and import src before keras.")
+for _name, _needed in {"image_data_format": "channels_last", "floatx": "float32"}.items():
+    if (_found := getattr(keras.config, _name)()) != _needed:  # by a keras.json of other projects
+        print(f"Keras' {_name} was {_found}: here it is {_needed}.")
+        getattr(keras.config, f"set_{_name}")(_needed)
 
 
 def build_cnn(
@@ -37,12 +51,12 @@ def build_cnn(
     probabilities (n, 10); 459,210 parameters by default.
     """
     blocks = _blocks(filters, kernel_size, padding, pool)
-    dense_units = [dense_units] if isinstance(dense_units, int) else list(dense_units)
-    expect(min(dense_units, default=1) >= 1, "dense_units", dense_units, "1 or more of each")
+    dense_units = dense_units if isinstance(dense_units, SEVERAL) else [dense_units]
+    dense_units = _sizes("dense_units", dense_units)
     _check_rates(
         batch_norm_momentum=batch_norm_momentum, block_dropout=block_dropout, dropout=dropout
     )
-    in_order = sorted(order) == ["norm", "pool", "relu"]
+    in_order = isinstance(order, SEVERAL) and sorted(map(str, order)) == ["norm", "pool", "relu"]
     expect(in_order, "order", order, "'relu', 'norm' and 'pool', each once")
     relu = "relu" if order[0] == "relu" else None  # then part of the convolution
     # batch norm right after a convolution would subtract its bias, and adds one of its own
@@ -75,28 +89,31 @@ def build_cnn(
 
 def _blocks(filters: Sequence[int], kernel_size, padding, pool) -> list[tuple]:
     """List (filters, kernel size, padding, pool) of each block, checked."""
-    many = isinstance(filters, Sequence)
-    expect(many, "filters", filters, f"one number per block, such as ({filters},)")
-    each = {"filters": filters, "kernel_size": kernel_size, "padding": padding, "pool": pool}
+    filters = _sizes("filters", filters)
+    each = {"kernel_size": kernel_size, "padding": padding, "pool": pool}
     for name, value in each.items():
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            each[name] = [value] * len(filters)
-        elif len(value) != len(filters):
+        each[name] = list(value) if isinstance(value, SEVERAL) else [value] * len(filters)
+        if len(each[name]) != len(filters):
             found = f"{len(value)} values for {len(filters)} filters"
-            raise ValueError(
-                f"{name} has {found}: give one value for all blocks, or one per block."
-            )
-    for name in ("filters", "kernel_size"):
-        sizes = list(each[name])
-        expect(min(sizes, default=1) >= 1, name, sizes, "1 or more of each")
-    known = set(each["padding"]) <= {"same", "valid"}
-    expect(known, "padding", list(each["padding"]), "'same' or 'valid'")
-    return list(zip(*each.values(), strict=True))
+            raise ValueError(f"{name} has {found}: give one value for all, or one per block.")
+    each["kernel_size"] = _sizes("kernel_size", each["kernel_size"])
+    for name, known in {"padding": ["same", "valid"], "pool": [False, True]}.items():
+        right, ways = all(one in known for one in each[name]), " or ".join(map(repr, known))
+        expect(right, name, each[name], ways)
+    return list(zip(filters, *each.values(), strict=True))
+
+
+def _sizes(name: str, sizes) -> list[int]:
+    """Return sizes, Python's or numpy's whole numbers, as a list, checked."""
+    example = f"one number per block, such as ({sizes},)"
+    expect(isinstance(sizes, SEVERAL), name, sizes, example)
+    expect(all(map(is_count, sizes)), name, list(sizes), "1 or more of each, in whole numbers")
+    return [int(size) for size in sizes]
 
 
 def _check_rates(**rates: float) -> None:
     for name, rate in rates.items():
-        expect(0 <= rate < 1, name, rate, "0 or more and less than 1")
+        expect(is_share(rate), name, rate, "0 or more and less than 1")
 
 
 def build_resnet(
@@ -108,8 +125,8 @@ def build_resnet(
     convolutions with batch norm make of it; all but the first halve height and width.
     He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (2016).
     """
-    whole = blocks and min(blocks) >= 1
-    expect(whole, "blocks", list(blocks), "filters, 1 or more, of each block")
+    blocks = _sizes("blocks", blocks)
+    expect(blocks, "blocks", blocks, "filters, 1 or more, of each block")
     _check_rates(batch_norm_momentum=batch_norm_momentum, dropout=dropout)
 
     def convolve(x, filters, size, strides, name):
@@ -172,24 +189,38 @@ def load_model(path: str | Path) -> keras.Model:
 
     Open only files that you trust: Keras' safe mode does not rule out that they run code.
     """
-    path = Path(path)
-    if not path.exists():
-        ways = "02_training writes your own, `git restore models` brings back the published ones"
-        raise FileNotFoundError(f"{path}: no such file; {ways}.")
-    if path.suffix in (".onnx", ".tflite"):
+    path = config.check_model_file(path)
+    if path.suffix.lower() in (".onnx", ".tflite"):
         raise ValueError(f"{path}: an export; `inference.open_model` opens it, Keras does not.")
     try:
-        if path.suffix == ".keras":
+        ending = ".keras" if zipfile.is_zipfile(path) else ".h5"  # whatever it is called
+        if ending == ".keras":
             with zipfile.ZipFile(path) as archive:  # not every Python's reading checks the sums
                 if damaged := archive.testzip():
                     raise zipfile.BadZipFile(damaged)
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            copied = shutil.copy(path, Path(folder, f"model{ending}"))  # Keras goes by the name
+            model = keras.models.load_model(copied, compile=False, safe_mode=True)
         takes, gives = model.input_shape[1:], model.output_shape[1:]
     except DAMAGE as error:
-        reason = f"not a whole Keras model ({type(error).__name__})"
-        raise ValueError(f"{path}: {reason}: train or get it again.") from error
+        raise ValueError(f"{path}: {_fault(path, error)}.") from error
     config.check_network(takes, gives, str(path))
     return model
+
+
+def _fault(path: Path, error: Exception) -> str:
+    """Say why Keras opens no model: weights alone, another Keras' file, or not a whole one."""
+    reason = " ".join(str(error).rpartition("Exception encountered: ")[2].split())[:110]
+    if h5py.is_hdf5(path):
+        with suppress(*DAMAGE), h5py.File(path) as file:
+            held, saved = {*file, *file.attrs}, file.attrs.get("keras_version", "")
+            saved = saved.decode() if isinstance(saved, bytes) else saved  # older ones hold bytes
+            if "model_config" not in held and held & {"layer_names", "layers"}:
+                return "not a whole Keras model but weights: build their network, then load_weights"
+            if saved not in ("", keras.__version__):
+                other = f"saved by Keras {saved}, which Keras {keras.__version__} can't read"
+                return f"{other} ({reason}): save its weights there, and build the network here"
+    return f"not a whole Keras model, or one with code of its own ({reason}): train or get it again"
 
 
 def open_result(name: str, source: str = "mnist") -> keras.Model:

@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator
 from sklearn.neighbors import KernelDensity
 
-from src.config import BLUE, CLASSES, GREEN, GREY, ORANGE, RED, replacing
+from src.config import BLUE, CLASSES, GREEN, GREY, ORANGE, RED, check_pairs, replacing
 
 PINK, SKY, WINE, OLIVE, BLACK = "#CC79A7", "#56B4E9", "#882255", "#B5A800", "#222222"
 DIGIT_COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, WINE, OLIVE, GREY, BLACK)
@@ -100,6 +100,7 @@ def plot_digits(images, titles=(), columns=10, title="", row_labels=(), size=11,
 
 def plot_predictions(images, labels, probabilities, title="", names=range(CLASSES)) -> Figure:
     """Draw images under digit and confidence: right ones blue; mistakes red, with the runner-up."""
+    check_pairs(images, labels)
     titles, names = [], [f"{name:.7}" for name in map(str, names)]
     for true, row in zip(labels, probabilities, strict=True):
         first, second = np.argsort(-row, kind="stable")[:2]
@@ -155,6 +156,7 @@ def plot_pictures(pictures, titles=(), columns=6, title="", boxes=None) -> Figur
 @styled()
 def plot_embedding(points, labels, title="", marked=(), names=range(CLASSES)) -> Figure:
     """Draw points (n, 2) by digit, named where its points lie densest; frame those `marked`."""
+    check_pairs(points, labels, "points")
     figure, ax = new_figure(title, 6.4)
     centred, edge = {"ha": "center", "va": "center"}, withStroke(linewidth=4, foreground="white")
     for digit in np.unique(labels):

@@ -4,26 +4,34 @@ import copy
 import json
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 
-from src.config import expect
+from src.config import as_json, expect, is_count, is_share
 
 LOSSES = ("sparse_categorical_crossentropy", "categorical_crossentropy")
 SCHEDULES = ("constant", "one_cycle")
 PARTS = ("split", "held_back")
 DICTS = ("network", "optimizer", "augmentation", "early_stopping", "reduce_lr")
+OPTIONAL = ("augmentation", "early_stopping", "reduce_lr")  # None or False leaves them out
 SHOWN = ("about", "system", "reported", "reported_on", "comparable")  # in tables
-COUNT = (lambda value: isinstance(value, int) and value >= 1, "a whole number, 1 or more")
+COUNT = (is_count, "a whole number, 1 or more")
 RULES = {  # of a field: what holds for its values, and how that is said
     "loss": (LOSSES.__contains__, f"one of {', '.join(LOSSES)}"),
     "schedule": (SCHEDULES.__contains__, f"one of {', '.join(SCHEDULES)}"),
     **{"batch_size": COUNT, "epochs": COUNT},
+    "images": (lambda value: value is None or is_count(value), f"{COUNT[1]}, or None for all"),
     **dict.fromkeys(DICTS, (lambda value: isinstance(value, dict), "a dict of arguments")),
+    "optimizer": (
+        lambda value: isinstance(value, dict) and isinstance(value.get("learning_rate", 0), Real),
+        "a dict of Adam's arguments, such as {'learning_rate': 0.01}",
+    ),
     "validation": (
         lambda value: value in PARTS or (isinstance(value, float) and 0 < value < 1),
         "a share, 'split' or 'held_back'",
     ),
-    "label_smoothing": (lambda value: 0 <= value < 1, "0 to below 1"),
+    "label_smoothing": (is_share, "0 to below 1"),
+    "weight_average": (lambda value: value is None or is_share(value), "0 to below 1, or None"),
 }
 
 
@@ -67,7 +75,7 @@ class Recipe:
         for name, value in changes.items():
             if name not in known:
                 raise ValueError(f"no field named {name!r}; there are {', '.join(known)}.")
-            if name in DICTS and value in (None, False):
+            if name in OPTIONAL and (value is None or value is False):
                 changes[name] = {}
             elif name in DICTS and isinstance(value, dict):
                 changes[name] = getattr(self, name) | value
@@ -75,7 +83,7 @@ class Recipe:
 
     def settings(self) -> dict:
         """Collect what a training depends on, as JSON holds it."""
-        content = json.loads(json.dumps(asdict(self)))
+        content = json.loads(as_json(asdict(self)))
         return {k: v for k, v in content.items() if k not in ("name", "ours", *SHOWN)}
 
 
@@ -103,5 +111,5 @@ def _build(name: str, content: dict) -> Recipe:
     known = LADDER | MEMBERS | STUDENTS | RECIPES
     recipe = _build(like, known[like]) if like else Recipe()
     if replaced:
-        recipe = recipe.change(**{replaced: None})
+        recipe = replace(recipe, **{replaced: {}})
     return recipe.change(name=name, **changes)

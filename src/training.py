@@ -12,8 +12,7 @@ from IPython import get_ipython
 from IPython.display import display
 
 from src import data, evaluation, models
-from src.augmentation import augment
-from src.config import environment, write_json
+from src.config import check_arguments, check_pairs, environment, write_json
 from src.recipes import Recipe
 
 
@@ -27,6 +26,8 @@ class LiveProgress(keras.callbacks.Callback):
 
     def __init__(self, images=None, labels=None):
         super().__init__()
+        if images is not None:
+            check_pairs(images, labels)
         self.images, self.labels, self.seconds = images, labels, 0.0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -45,6 +46,9 @@ class LiveProgress(keras.callbacks.Callback):
         seconds = time.perf_counter() - self.started - earlier
         self.rows.append({"epoch": epoch + 1, "seconds": seconds, **(logs or {})})
         self._draw()
+        if not np.isfinite(list(self.rows[-1].values())).all():
+            self.model.stop_training = True
+            print(f"Not finite in epoch {epoch + 1}, it diverged: lower the learning rate.")
 
     def on_train_end(self, logs: dict | None = None) -> None:
         self.seconds = time.perf_counter() - self.started
@@ -104,7 +108,7 @@ def train(recipe: Recipe, digits: data.DigitData, seed=0, callbacks=(), start=No
         validation = data.make_dataset(images, labels[val_rows], 500)
     x, y = data.scale_images(digits.x_train[rows]), labels[rows]
     started = time.perf_counter()
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(int(seed))
     batches = data.make_dataset(x, y, recipe.batch_size, True, seed, recipe.augmentation)
     model = models.build(recipe.network)
     compile_model(model, recipe, len(batches) * recipe.epochs)
@@ -117,15 +121,13 @@ def train(recipe: Recipe, digits: data.DigitData, seed=0, callbacks=(), start=No
 
 
 def _check_arguments(recipe: Recipe) -> None:
-    """ValueError naming an argument that a network, an optimizer or `augment` does not take."""
+    """ValueError naming an argument that a network, an optimizer or a callback does not take."""
     network = models.build_resnet if "blocks" in recipe.network else models.build_cnn
-    takes = {"network": network, "augmentation": augment, "optimizer": keras.optimizers.Adam}
+    takes = {"network": network, "optimizer": keras.optimizers.Adam}
+    takes["early_stopping"] = keras.callbacks.EarlyStopping
+    takes["reduce_lr"] = keras.callbacks.ReduceLROnPlateau
     for name, function in takes.items():
-        known = list(inspect.signature(function).parameters)
-        if name == "augmentation":
-            known = [*known[2:], "outliers"]  # no recipe names the images and the seed
-        for argument in sorted(set(getattr(recipe, name)) - set(known)):
-            raise ValueError(f"{name}: no argument {argument!r}; there are {', '.join(known)}.")
+        check_arguments(name, getattr(recipe, name), inspect.signature(function).parameters)
 
 
 def split_rows(recipe: Recipe, digits: data.DigitData, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,11 +152,12 @@ def compile_model(model: keras.Model, recipe: Recipe, steps: int, loss=None, met
     The one-cycle schedule warms up linearly over the first quarter, then falls to zero along a
     cosine: Smith and Topin, "Super-Convergence" (2018); Loshchilov and Hutter, "SGDR" (2017).
     """
-    settings = dict(recipe.optimizer)
+    rate = float(recipe.optimizer.get("learning_rate", 0.001))  # Keras takes no whole number
+    settings = recipe.optimizer | {"learning_rate": rate}
     if recipe.schedule == "one_cycle":
-        warm, peak = max(1, steps // 4), settings["learning_rate"]
+        warm = max(1, steps // 4)
         settings["learning_rate"] = keras.optimizers.schedules.CosineDecay(
-            peak / 25, max(1, steps - warm), warmup_target=peak, warmup_steps=warm
+            rate / 25, max(1, steps - warm), warmup_target=rate, warmup_steps=warm
         )
     if recipe.weight_average:
         settings |= {"use_ema": True, "ema_momentum": recipe.weight_average}
@@ -166,5 +169,6 @@ def compile_model(model: keras.Model, recipe: Recipe, steps: int, loss=None, met
 
 def score(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict:
     """Score a model on scaled images: n, errors, accuracy and loss."""
+    check_pairs(images, labels)
     found = evaluation.evaluate(labels, model.predict(images, batch_size=500, verbose=0))
     return {name: found[name] for name in ("n", "errors", "accuracy", "loss")}

@@ -74,6 +74,12 @@ def test_shown_paths_start_at_the_project_or_are_bare_names(root, monkeypatch):
     assert config.display_path("models/a.keras") == "models/a.keras"
 
 
+def test_numpys_numbers_are_written_as_json(tmp_path):
+    numbers = {"one": np.int64(3), "some": np.array([1, 2]), "share": np.float32(0.5)}
+    found = config.read_json(config.write_json(tmp_path / "a.json", numbers))
+    assert found == {"one": 3, "some": [1, 2], "share": 0.5}
+
+
 @pytest.mark.parametrize(
     "content, said",
     [

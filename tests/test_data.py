@@ -172,7 +172,10 @@ UNIT = np.zeros((2, 28, 28, 1), np.float32)
 REFUSED = [
     (data.make_dataset, (IMAGES, LABELS[1:], 10), "25 images and 24 labels"),
     (data.make_dataset, (IMAGES[:0], LABELS[:0], 10), "0 images and 0 labels"),
-    (data.make_dataset, (IMAGES, LABELS, 0), "batch_size=0: expected 1 or more."),
+    (data.make_dataset, (IMAGES, LABELS, 0), "batch_size=0: expected a whole number, 1 or more."),
+    (data.make_dataset, (IMAGES, LABELS, 32.0), "batch_size=32.0: expected a whole number"),
+    (data.make_dataset, (IMAGES, LABELS, 10, True, 0, True), "augmentation=True: expected a dict"),
+    (data.make_dataset, (IMAGES, LABELS, 10, True, 0, {"rot": 1}), "augmentation: no argument"),
     (data.make_dataset, (IMAGES[..., 0], LABELS, 10), "images: shape"),
     (data.make_dataset, (IMAGES, LABELS + 1, 10), "labels: label 10 at index 9"),
     (data.make_dataset, (IMAGES, LABELS[:, None], 10), "labels: shape (25, 1)"),
@@ -241,7 +244,6 @@ def cut(folder, size):
 
 KAGGLE_FAULTS = {
     "missing": (lambda f: (f / "train.csv").unlink(), "holds no train.csv: get it from kaggle.com"),
-    "zipped": (lambda f: zip_it(f, "train.csv", "test.csv"), "no train.csv: unzip all.zip there"),
     "cut short": (lambda f: cut(f, 400_000), "the file is cut short, get it again"),
     "zip by name": (lambda f: (f / "train.csv").write_bytes(b"PK\3\4" + bytes(99)), "train.csv: "),
     "swapped": (lambda f: (f / "test.csv").replace(f / "train.csv"), "without a column `label`"),
@@ -257,11 +259,13 @@ def test_what_is_wrong_with_a_kaggle_folder_is_said(kaggle, fault):
     assert len(str(error.value)) - len(str(kaggle)) < 300
 
 
-def test_a_zip_of_train_csv_alone_is_read(kaggle):
-    with zipfile.ZipFile(kaggle / "train.csv.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.write(kaggle / "train.csv", "train.csv")
-    (kaggle / "train.csv").unlink()
-    assert len(data.load_mnist(kaggle).y_train) == 200
+@pytest.mark.parametrize("names", [["train.csv"], ["test.csv", "train.csv"]])
+@pytest.mark.parametrize("source", ["{}", "'{}' ", "{}/all.zip"])
+def test_kaggles_zip_is_read_as_it_is(names, source, kaggle):
+    zip_it(kaggle, *names)
+    digits = data.load_mnist(source.format(kaggle))
+    asked = len(names) > 1 or "zip" not in source
+    assert len(digits.y_train) == 200 and (digits.unlabelled is not None) == asked
 
 
 def fashion(monkeypatch, answer):

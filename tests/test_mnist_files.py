@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import lzma
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,7 +140,7 @@ DAMAGED = [  # file, its content, what is said
     (LABELS_GZ, HTML, "looks like a web page"),
     (LABELS_GZ, zipped(FAKE["y_test"][::-1]), "content of y_test is not MNIST's"),
     (LABELS_GZ, zipped(FAKE["y_test"] + 1), "y_test: label 10 at index 0"),
-    (PIXELS_GZ, zipped(PIXEL_CHANGED), "content of x_test is not MNIST's"),
+    (PIXELS_GZ, zipped(PIXEL_CHANGED), "KMNIST and EMNIST share the names"),
     (PIXELS_GZ, zipped(FAKE["x_test"][1:]), "x_test is uint8 (9, 28, 28), expected uint8 (10, 28"),
     ("mnist.npz", npz_bytes(x_test=PIXEL_CHANGED), "content of x_test is not MNIST's"),
     ("mnist.npz", NPZ[:-100], "is damaged"),
@@ -157,6 +158,13 @@ def test_what_is_wrong_in_mnist_dir_is_named(mnist_dir, cache, name, raw, reason
     write(cache, GZ)  # a good copy elsewhere is no reason to pass over MNIST_DIR
     with refused(mnist_dir / name, reason):
         data.load_mnist()
+
+
+@pytest.mark.parametrize("given", ["'{}' ", '"{}/MNIST"', "{}/MNIST/raw/" + IDX["y_test"] + ".gz"])
+def test_mnist_dir_in_quotes_above_or_below_the_folder(mnist_dir, monkeypatch, given):
+    write(mnist_dir / "MNIST" / "raw", GZ)
+    monkeypatch.setenv("MNIST_DIR", given.format(mnist_dir))
+    assert_mnist_is_fake()
 
 
 def test_missing_files_are_named(mnist_dir):
@@ -282,6 +290,9 @@ def test_kaggle_csv(table, tmp_path):
     table[table.columns[::-1]].to_csv(tmp_path / "train.csv", index=False)  # in any order
     table.drop(columns="label").to_csv(tmp_path / "test.csv", index=False)
     images, labels = load_kaggle_csv(str(tmp_path / "train.csv"))
+    squares = {f"pixel{i}": f"{i // 28 + 1}x{i % 28 + 1}" for i in range(784)}  # "MNIST in CSV"
+    table.rename(columns=squares).to_csv(tmp_path / "squares.csv", index=False)
+    np.testing.assert_array_equal(load_kaggle_csv(tmp_path / "squares.csv")[0], images)
     unlabelled, none = load_kaggle_csv(tmp_path / "test.csv")
     assert labels.tolist() == [7, 0, 9] and none is None
     assert images.dtype == np.uint8 and images.shape == (3, 28, 28)
@@ -317,6 +328,17 @@ def test_kaggle_csv_names_what_is_wrong(table, tmp_path, change, reason):
     (tmp_path / "bad.csv").write_text(change(table.to_csv(index=False)))
     with refused(f"{tmp_path / 'bad.csv'}: ", reason):
         load_kaggle_csv(tmp_path / "bad.csv")
+
+
+@pytest.mark.parametrize(
+    "end, pack", [("gz", gzip.compress), ("xz", lzma.compress), ("zip", bytes)]
+)
+def test_packed_tables_that_are_cut_or_none_are_named(table, tmp_path, end, pack):
+    raw = pack(table.to_csv(index=False).encode())
+    for content in (raw[: len(raw) // 2], raw[:200] + b"?" * 9 + raw[209:]):
+        (tmp_path / f"a.csv.{end}").write_bytes(content)
+        with refused(f"a.csv.{end}: not a CSV table (", "get it again."):
+            load_kaggle_csv(tmp_path / f"a.csv.{end}")
 
 
 def test_kaggle_submission(tmp_path):

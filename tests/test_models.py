@@ -1,8 +1,11 @@
 """The network builder, the table of its layers, and saved models."""
 
 import io
+import json
 import os
 import re
+import subprocess
+import sys
 import zipfile
 
 import h5py
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from src import models
+from src.config import ROOT
 from src.data import scale_images
 from src.models import build, build_cnn, build_resnet, layer_table, load_model, save_model
 
@@ -117,6 +121,14 @@ def test_a_residual_network_has_the_parameters_counted_by_hand():
         ({"filters": 32}, "filters=32: expected one number per block, such as (32,)"),
         ({"filters": (4, 4)}, "pool has 3 values for 2 filters"),
         ({"kernel_size": (3, 3)}, "kernel_size has 2 values for 3 filters"),
+        ({"filters": np.int64(32)}, "filters=np.int64(32): expected one number per block, such as"),
+        ({"filters": (4.0, 4, 4)}, "filters=[4.0, 4, 4]: expected 1 or more of each, in whole num"),
+        ({"kernel_size": "3"}, "kernel_size=['3', '3', '3']: expected 1 or more of each"),
+        ({"pool": "yes"}, "pool=['yes', 'yes', 'yes']: expected False or True"),
+        ({"dense_units": 16.0}, "dense_units=[16.0]: expected 1 or more of each"),
+        ({"dropout": None}, "dropout=None: expected 0 or more and less than 1"),
+        ({"order": None}, "order=None: expected 'relu', 'norm' and 'pool'"),
+        ({"blocks": 32}, "blocks=32: expected one number per block, such as (32,)"),
         ({"filters": (4, 0, 4)}, "filters=[4, 0, 4]: expected 1 or more"),
         ({"kernel_size": 0}, "kernel_size=[0, 0, 0]: expected 1 or more"),
         ({"dense_units": (8, 0)}, "dense_units=[8, 0]: expected 1 or more"),
@@ -133,6 +145,22 @@ def test_a_residual_network_has_the_parameters_counted_by_hand():
 def test_arguments_that_make_no_network_are_named(arguments, message):
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         build(arguments)
+
+
+def test_sizes_may_be_numpys():
+    sizes = {"filters": np.array([4, 4]), "kernel_size": np.int64(3), "dense_units": np.int32(8)}
+    same = build_cnn((4, 4), kernel_size=3, dense_units=8, pool=True)
+    assert layer_table(build_cnn(**sizes, pool=np.array([True, True]))) == layer_table(same)
+
+
+def test_settings_of_another_project_stay_out(tmp_path):
+    settings = {"image_data_format": "channels_first", "floatx": "float64", "backend": "torch"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    code = "from src.models import build_cnn; print(build_cnn().output.dtype)"
+    environ = os.environ | {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "jax"}
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environ, text=True)
+    assert said.splitlines()[-1] == "float32"
+    assert "image_data_format was channels_first" in said and "floatx was float64" in said
 
 
 @SUFFIXES
@@ -152,8 +180,26 @@ def test_saved_weights_fit_the_same_network_only(trained, images, tmp_path):
     np.testing.assert_allclose(same(images), trained(images), rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="could not be loaded"):
         small_cnn(dense_units=17).load_weights(path)
-    with pytest.raises(ValueError, match="a.weights.h5: not a whole Keras model"):
+    with pytest.raises(ValueError, match="a.weights.h5: not a whole Keras model but weights"):
         load_model(path)
+
+
+def test_files_are_known_by_what_they_hold_and_named_for_what_they_are(tmp_path):
+    for ending in (".keras", ".h5"):
+        path = save_model(tiny_cnn(), tmp_path / f"a{ending}")
+        assert load_model(path.rename(tmp_path / f"A{ending.upper()}")).count_params() == 7_890
+    with h5py.File(tmp_path / "A.H5", "a") as file:
+        file.attrs["keras_version"] = b"2.2.4"
+        file.attrs["model_config"] = b"{}"
+    (tmp_path / "model.ckpt.index").touch()
+    (tmp_path / "net.keras").mkdir()
+    (tmp_path / "net.keras" / "saved_model.pb").touch()
+    named = {"A.H5": "saved by Keras 2.2.4, which Keras 3", "model.ckpt": "a TensorFlow checkpoint"}
+    named |= {"net.keras": "a SavedModel", "a.pth": "PyTorch's, expected a name ending in .onnx"}
+    for name, said in named.items():
+        with pytest.raises(ValueError, match=f"{name}: {said}") as error:
+            load_model(tmp_path / name)
+        assert len(str(error.value)) - len(str(tmp_path)) < 300
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])

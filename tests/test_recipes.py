@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from src import recipes
@@ -39,6 +40,8 @@ def test_changes_replace_plain_fields_and_merge_into_dicts():
     recipe = get_recipe("fast", epochs=1, network={"dropout": 0.1}, augmentation=None)
     assert recipe.epochs == 1 and recipe.augmentation == {}
     assert recipe.network == {**recipes.RECIPES["fast"]["network"], "dropout": 0.1}
+    sizes = {"epochs": np.int64(3), "images": np.int32(100)}
+    assert get_recipe("fast", **sizes).settings() | sizes == get_recipe("fast", **sizes).settings()
     recipe.network["filters"].append(1)
     assert get_recipe("fast").network["filters"] == [24, 48, 64]
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -56,8 +59,14 @@ def test_changes_replace_plain_fields_and_merge_into_dicts():
         ("fast", {"schedule": "warm"}, "schedule='warm': expected one of constant, one_cycle"),
         ("fast", {"validation": 1.0}, "validation=1.0: expected a share, 'split' or 'held_back'"),
         ("fast", {"label_smoothing": 1}, "label_smoothing=1: expected 0 to below 1."),
-        ("fast", {"optimizer": "sgd"}, "optimizer='sgd': expected a dict of arguments."),
+        ("fast", {"label_smoothing": "0.1"}, "label_smoothing='0.1': expected 0 to below 1."),
+        ("fast", {"weight_average": 2}, "weight_average=2: expected 0 to below 1, or None."),
+        ("fast", {"images": -5}, "images=-5: expected a whole number, 1 or more, or None for all."),
+        ("fast", {"epochs": True}, "epochs=True: expected a whole number"),
+        ("fast", {"optimizer": "sgd"}, "optimizer='sgd': expected a dict of Adam's arguments"),
+        ("fast", {"optimizer": {"learning_rate": "a"}}, "expected a dict of Adam's arguments"),
         ("fast", {"augmentation": True}, "augmentation=True: expected a dict of arguments."),
+        ("fast", {"network": None}, "network=None: expected a dict of arguments."),
         ("two_conv_plain", {"loss": "sparse_categorical_crossentropy", "label_smoothing": 0.1},
          "label_smoothing: needs loss='categorical_crossentropy'"),
     ],

@@ -1,13 +1,14 @@
 """Live progress, histories, and small trainings from end to end."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
-from src import config, training
+from src import config, disturb, evaluation, explain, plots, training
 from src.data import scale_images
 from src.models import build_cnn, load_model
 from src.recipes import get_recipe
@@ -151,6 +152,9 @@ def test_one_cycle_warms_up_for_a_quarter_and_ends_at_zero():
 
 
 def test_rate_weight_average_and_label_smoothing_reach_keras():
+    for rate in (1, np.int64(1), np.float32(1)):
+        recipe = get_recipe("two_conv_plain", optimizer={"learning_rate": rate})
+        assert float(compiled(recipe).optimizer.learning_rate) == 1
     optimizer = compiled(get_recipe("two_conv_plain", weight_average=0.9)).optimizer
     assert float(optimizer.learning_rate) == pytest.approx(1e-3)
     assert optimizer.use_ema and optimizer.ema_momentum == 0.9
@@ -174,7 +178,7 @@ def test_validation_images_are_scored_where_something_watches_them(sample, tmp_p
     assert ("val_loss" in trained.history) == (by != "none")
 
 
-def test_a_run_that_diverges_leaves_no_checkpoint_and_scores_its_training_images(tmp_path):
+def test_a_run_that_diverges_leaves_no_checkpoint_and_scores_its_training_images(tmp_path, capsys):
     x, y = np.random.default_rng(0).random((64, 28, 28, 1)), np.arange(64) % 10
     model, history = tiny_cnn(), None
     model.compile(
@@ -182,7 +186,9 @@ def test_a_run_that_diverges_leaves_no_checkpoint_and_scores_its_training_images
     )
     callbacks = [LiveProgress(x, y), checkpoint(tmp_path)]
     history = model.fit(x, y, validation_data=(x, y), callbacks=callbacks, verbose=0, epochs=2)
-    assert np.isnan(history.history["train_loss"]).all() and not list(tmp_path.iterdir())
+    assert np.isnan(history.history["train_loss"]).tolist() == [True]  # it is stopped
+    assert not list(tmp_path.iterdir())
+    assert "Not finite in epoch 1, it diverged: lower the learning rate." in capsys.readouterr().out
 
 
 def test_the_same_seed_trains_the_same_network(sample):
@@ -192,6 +198,26 @@ def test_the_same_seed_trains_the_same_network(sample):
         keras.utils.set_random_seed(99 + len(weights))  # whatever was drawn before
         weights.append(training.train(recipe, sample, seed).model.get_weights()[-2])
     assert np.array_equal(weights[0], weights[1]) and not np.allclose(weights[0], weights[2])
+
+
+def test_there_must_be_as_many_labels_as_images(sample):
+    images, labels, model = *sample.part("test"), tiny_cnn()
+    points, answers = images[:, 0, :2, 0], np.full((len(images), 10), 0.1)
+    for call in (
+        lambda: replace(sample, y_train=sample.y_train[:400]),
+        lambda: replace(sample, x_test=sample.x_test[:5]),
+        lambda: training.score(model, images, labels[:5]),
+        lambda: LiveProgress(images, labels[:5]),
+        lambda: disturb.curves({"one": model}, images, labels[:5]),
+        lambda: explain.fgsm(model, images, labels[:5], 0.1),
+        lambda: explain.grad_cam(model, images, labels[:5]),
+        lambda: plots.plot_predictions(images, labels[:5], answers),
+        lambda: plots.plot_embedding(points, labels[:5]),
+        lambda: evaluation.evaluate(labels[:5], answers),
+        lambda: evaluation.accuracy_row(labels[:5], labels),
+    ):
+        with pytest.raises(config.DataError, match=r"\b(5|400)\b.*"):
+            call()
 
 
 def test_training_begins_with_the_weights_that_are_given(sample):
@@ -215,8 +241,9 @@ def test_rows_are_those_of_the_one_split_or_a_stratified_share(sample):
 
 @pytest.mark.parametrize(
     "field, argument, first",
-    [("network", "layers", "filters"), ("augmentation", "seed", "rot"), ("optimizer", "lr", "lea")],
-)
+    [("network", "layers", "filters"), ("augmentation", "seed", "rot"), ("optimizer", "lr", "lea"),
+     ("early_stopping", "patient", "monitor"), ("reduce_lr", "patient", "monitor")],
+)  # fmt: skip
 def test_an_unknown_argument_is_named(sample, field, argument, first):
     message = f"{field}: no argument '{argument}'; there are {first}"
     with pytest.raises(ValueError, match=message):

@@ -4,6 +4,7 @@ A picture that can't be read gets a sentence in its place; the exit status is th
 """
 
 import argparse
+import glob
 import json
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m src.reading", description="Read digits.")
     parser.add_argument("files", nargs="+", metavar="FILE", help="a picture")
     parser.add_argument("--json", action="store_true", help="a line of JSON per picture")
-    parser.add_argument("--model", help="a .onnx, .tflite or .keras file in place of the published")
+    parser.add_argument("--model", help="a .onnx, .tflite, .keras or .h5 file in place of ours")
     options, status = parser.parse_args(), 0
-    for name in options.files:
+    files = [sorted(glob.glob(name)) or [name] for name in options.files]  # Windows leaves *.png
+    for name in sum(files, []):
         try:
             digits, error = read_digits(name, options.model), ""
         except (OSError, ValueError) as caught:

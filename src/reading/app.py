@@ -162,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
             page = build_page(model)
             print(f"The page is at {serve(page, port)} (Ctrl+C ends it).", flush=True)
             page.block_thread()
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         sys.exit(str(error))
 
 

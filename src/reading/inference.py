@@ -36,9 +36,9 @@ def predict_digit(image, model=None) -> Prediction:
     """Read the one digit in a picture; of several, the largest.
 
     `image`: a path, a PIL image, or an array as read_picture takes it. All are prepared, but arrays
-    (28, 28) or (28, 28, 1), which are taken as MNIST has them: light ink on 0. `model`: the path of
-    a .onnx, .tflite or .keras file, a function from open_model, or a Keras model; by default the
-    exported `robust`. Raises PictureError for no such picture, NoDigitError where there is no ink.
+    (28, 28) or (28, 28, 1), which are taken as MNIST has them: light ink on 0. `model`: as
+    open_model takes it; by default the exported `robust`. Raises PictureError for no such picture,
+    NoDigitError where there is no ink.
     """
     if isinstance(image, np.ndarray) and image.shape in ((28, 28), (28, 28, 1)):
         marks = [Mark(to_unit(check_array(image)[..., 0]), (0, 0, 28, 28))]
@@ -56,8 +56,10 @@ def _predict(marks: list[Mark], model) -> list[Prediction]:
     model = config.find_result(MODEL) if model is None else model
     if isinstance(model, str | Path):
         path = Path(model)
-        model = _opened(path, path.stat().st_mtime_ns if path.exists() else 0)
-    rows = np.asarray(model(np.stack([mark.pixels for mark in marks])[..., np.newaxis]))
+        read = _opened(path, path.stat().st_mtime_ns if path.exists() else 0)
+    else:
+        read = open_model(model)
+    rows = read(np.stack([mark.pixels for mark in marks])[..., np.newaxis])
     answers = zip(rows, marks, strict=True)
     return [Prediction(int(row.argmax()), float(row.max()), row, *mark) for row, mark in answers]
 
@@ -67,31 +69,32 @@ def _opened(path: Path, modified: int) -> Reader:
     return open_model(path)  # once, and again when a rewritten file has another `modified`
 
 
-def open_model(path: str | Path, listed: bool = False) -> Reader:
-    """Open a model file as a function from images to probabilities.
+def open_model(model, listed: bool = False) -> Reader:
+    """Open a file, a Keras model or a function as a function from images to probabilities.
 
     It takes float32 (n, 28, 28, 1) in [0, 1] to float32 (n, 10), and threads may share it. ONNX
     Runtime reads `.onnx` and LiteRT `.tflite`, with one thread and without TensorFlow; Keras reads
-    `.keras`. An exported file must have the SHA-256 that exports.json beside it states, if it does;
-    with `listed` it must, as LiteRT may crash on a file made to harm. Raises FileNotFoundError, or
-    ValueError for other faults.
+    `.keras`, `.h5` and `.hdf5`. An exported file must have the SHA-256 that exports.json beside it
+    states, if it does; with `listed` it must, as LiteRT may crash on a file made to harm. Raises
+    FileNotFoundError, or ValueError for other faults.
     """
-    path = Path(path)
-    if path.suffix not in (".onnx", ".tflite", ".keras"):
-        raise ValueError(f"{path}: expected a name ending in .onnx, .tflite or .keras.")
-    if not path.is_file() and not listed:
-        raise FileNotFoundError(f"{path}: no such file.")
-    if path.suffix != ".keras" or listed:
+    if not isinstance(model, str | Path):
+        return _in_parts(_read_object(model), 256)  # each answer is checked
+    path = Path(model) if listed else config.check_model_file(model)
+    ending = path.suffix.lower()
+    if listed or ending in EXPORTED:
         _check_sha256(path, listed)
-    if path.suffix == ".keras":
+    if ending not in EXPORTED:
         from src.models import load_model  # here, as it loads TensorFlow
 
         model = load_model(path)  # says itself what is wrong with a file
     try:
-        if path.suffix == ".keras":  # in parts, which bound the memory taken
-            return _in_parts(lambda images: np.asarray(model(images, training=False)), 256)
-        read = _read_onnx if path.suffix == ".onnx" else _read_litert
-        return _in_parts(read(path.read_bytes()), 1)
+        if ending in EXPORTED:
+            read = _in_parts(EXPORTED[ending](path.read_bytes()), 1)
+        else:
+            read = _in_parts(_read_object(model), 256)  # bounds the memory taken
+        read(np.linspace(0, 1, 28 * 28, dtype=np.float32).reshape(1, *config.IMAGE_SHAPE))
+        return read
     except ImportError:
         raise
     except Exception as error:  # the errors of ONNX Runtime share no narrower class
@@ -151,8 +154,24 @@ def _read_litert(content: bytes) -> Reader:
     return read
 
 
+EXPORTED = {".onnx": _read_onnx, ".tflite": _read_litert}
+
+
+def _read_object(model) -> Reader:
+    """Call a Keras model, whose shapes must be right, or any function."""
+    if not callable(model):
+        expected = "a path, a Keras model, or a function from images (n, 28, 28, 1) to (n, 10)"
+        raise ValueError(f"model={model!r:.80}: expected {expected}.")
+    if not hasattr(model, "predict_on_batch"):  # as Keras' models have
+        return model
+    takes, gives = (getattr(model, side, None) for side in ("input_shape", "output_shape"))
+    if takes and gives:  # they are known once it was called
+        config.check_network(takes[1:], gives[1:])
+    return lambda images: model(images, training=False)
+
+
 def _in_parts(read: Reader, part: int) -> Reader:
-    """Let `read` take any number of images, `part` at a time; try it on one.
+    """Let `read` take any number of images, `part` at a time, and check its answers.
 
     One is what every exported file takes, and costs ONNX Runtime 10% more than 256 (measured).
     """
@@ -160,11 +179,13 @@ def _in_parts(read: Reader, part: int) -> Reader:
     def probabilities(images: np.ndarray) -> np.ndarray:
         images = np.ascontiguousarray(config.check_images(images))
         rows = [np.zeros((0, config.CLASSES), np.float32)]
-        rows += [read(images[i : i + part]) for i in range(0, len(images), part)]
-        rows = np.concatenate(rows)
-        return rows / rows.sum(axis=1, keepdims=True)  # those of int8 sum to 1 within 2%
+        for i in range(0, len(images), part):
+            some = np.asarray(read(images[i : i + part]))
+            expected, sums = (len(images[i : i + part]), config.CLASSES), some.sum(axis=-1)
+            if some.shape != expected or not ((some >= 0).all() and (abs(sums - 1) < 0.05).all()):
+                found = f"model: gives {some.shape} of sum {sums.flat[0]:.3g}, expected {expected}"
+                raise ValueError(f"{found} of sum 1, none negative: does it end in softmax?")
+            rows.append(some / sums[:, np.newaxis])  # those of int8 sum to 1 within 2%
+        return np.concatenate(rows)
 
-    rows = read(np.linspace(0, 1, 28 * 28, dtype=np.float32).reshape(1, *config.IMAGE_SHAPE))
-    if rows.shape != (1, config.CLASSES) or not (rows.min() >= 0 and abs(rows.sum() - 1) < 0.05):
-        raise ValueError(f"gives {rows.shape} of sum {rows.sum():.3g}, expected (1, 10) of sum 1")
     return probabilities

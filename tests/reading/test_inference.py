@@ -152,11 +152,52 @@ def test_without_a_model_yours_comes_before_the_published_one(picture, tmp_path,
 @pytest.mark.parametrize("ending", [".onnx", ".tflite", ".keras"])
 def test_a_missing_file_is_named(ending, picture, tmp_path):
     (tmp_path / f"folder{ending}").mkdir()
-    for name in (f"absent{ending}", f"folder{ending}"):
-        with pytest.raises(FileNotFoundError, match=f"{name}: no such file"):
+    for name, said in ((f"absent{ending}", "no such file"), (f"folder{ending}", "a folder")):
+        with pytest.raises((FileNotFoundError, ValueError), match=f"{name}: {said}"):
             predict_digit(picture, tmp_path / name)
-    with pytest.raises(ValueError, match=r"a\.pt: expected a name ending in .onnx, .tflite"):
+    with pytest.raises(ValueError, match=r"a\.pt: PyTorch.s, expected a name ending in .onnx"):
         inference.open_model(tmp_path / "a.pt")
+
+
+def test_files_of_any_ending_models_and_functions_are_opened_alike(picture, tmp_path):
+    network = build_cnn((4,), pool=True, dense_units=())
+    expected = predict_digit(picture, network).probabilities
+    for ending, other in ((".keras", ".KERAS"), (".h5", ".H5"), (".h5", ".hdf5")):
+        network.save(tmp_path / f"a{ending}")
+        path = (tmp_path / f"a{ending}").rename(tmp_path / f"b{other}")
+        for model in (path, str(path), inference.open_model(network), network.predict):
+            found = predict_digit(picture, model).probabilities
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert predict_digit(picture, save_onnx(tmp_path / "A.ONNX")).digit == 6
+
+
+def layers(takes, gives, end="softmax"):
+    ends = [keras.layers.Flatten(), keras.layers.Dense(gives, end)]
+    return keras.Sequential([keras.Input(takes), *ends])
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: layers((28, 28, 1), 10, None), "of sum .* end in softmax"),
+        (lambda: layers((28, 28, 1), 10, "sigmoid"), "of sum .* end in softmax"),
+        (lambda: layers((28, 28), 10), r"takes \(28, 28\) to"),
+        (lambda: layers((28, 28, 1), 26), r"to \(26,\), expected"),
+        (lambda: lambda images: np.full((len(images), 10), np.nan), "of sum nan"),
+        (lambda: [3], r"model=\[3\]: expected a path, a Keras model, or a function"),
+    ],
+)
+def test_what_gives_no_probabilities_is_refused_as_object_and_as_file(
+    make, message, picture, tmp_path
+):
+    models = [make()]
+    if isinstance(models[0], keras.Model):
+        models += [tmp_path / "a.keras", tmp_path / "a.h5"]
+        for path in models[1:]:
+            models[0].save(path)
+    for model in models:
+        with pytest.raises(ValueError, match=message):
+            predict_digit(picture, model)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +288,11 @@ def test_command_reads_on_after_an_error_and_says_so_in_its_status(command):
         "absent.png: no such file.",
         "blank.png: nothing stands out from the paper: is the page blank?",
     ]
+
+
+def test_command_makes_names_of_patterns_that_the_shell_left(command):
+    assert command("[ot]*e.png")[:2] == (0, "one.png: 6 (91%)\n")
+    assert command("*.gif") == (1, "", "*.gif: no such file.\n")
 
 
 def test_command_prints_a_line_of_json_per_file(command):
