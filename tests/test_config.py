@@ -50,7 +50,7 @@ def test_your_own_result_comes_before_the_published_one_which_is_mnists(root):
 
 def test_what_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path):
     path = config.write_json(tmp_path / "new" / "a.json", {"digits": "ä"})
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError):
         config.write_json(path, {"digits": object()})
     with pytest.raises(KeyboardInterrupt), config.replacing(path) as partial:
         partial.write_text("half")
