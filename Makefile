@@ -3,7 +3,7 @@
 # make publish  renders notebooks, models, figures and README's tables in place (needs MNIST)
 # make benchmark  the runs behind the tables, hours, goes on where it stopped (needs MNIST)
 # make timing     their times side by side, over an hour on a quiet machine (needs MNIST)
-# make tune       three searches of 04, 20 minutes; WORKERS=2: by a chief and two workers (MNIST)
+# make tune       three searches of 04, about two hours; WORKERS=2: by a chief and two workers (MNIST)
 # make photos     synthetic photos and corrupted images, a few minutes (needs MNIST)
 # make ensemble   members of 08, the ensemble, its students, hours; goes on where it stopped (MNIST)
 # make export     robust.keras as ONNX and LiteRT, checked and timed, 2 minutes (needs MNIST)
