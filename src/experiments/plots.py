@@ -1,6 +1,7 @@
 """Figures of published experiments: times, searches, ensembles, photos, exports."""
 
 import math
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -58,21 +59,26 @@ def plot_ladder(table, title="") -> Figure:
 def plot_trials(table, names, title="") -> Figure:
     """Draw each trial's loss against its value of each hyperparameter: results.trials' table.
 
-    A panel per hyperparameter; trials in which it was not active are left out.
+    A panel per hyperparameter; where it has up to six values, they stand side by side, and last
+    the trials in which it was not active.
     """
     rows = math.ceil(len(names) / 3)
-    figure, axes = new_figure(title, 0.8 + 2.2 * rows, rows, 3, sharey=True, squeeze=False)
+    figure, axes = new_figure(title, 0.8 + 2.3 * rows, rows, 3, sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names, strict=False):
+        levels = sorted(table[name].dropna().unique())
+        few = len(levels) <= 6
+        levels += ["none"] if few and table[name].isna().any() else []
         for (tuner, some), look in zip(table.groupby("tuner", sort=False), LOOKS, strict=False):
-            x = some[name].dropna()
-            text = not pd.api.types.is_numeric_dtype(x)
-            spread = np.linspace(-0.25, 0.25, len(x)) if text else 0  # side by side, not in a heap
-            levels = list(table[name].dropna().unique()) if text else []
-            x = x.map(levels.index) + spread if text else x
+            x = some[name].fillna("none").map(levels.index) if few else some[name].dropna()
+            x = x + np.linspace(-0.25, 0.25, len(x)) if few else x  # not in a heap
             ax.plot(x, some.loss[x.index], look[1], color=look[0], ms=5, alpha=0.7, label=tuner)
-            if text:
-                ax.set_xticks(range(len(levels)), levels)
-        ax.set(xlabel=name, yscale="log")
+        if few:
+            shown = [level if isinstance(level, str) else f"{level:g}" for level in levels]
+            ax.set_xticks(range(len(levels)), [fill(level, 6) for level in shown])
+        if name == "learning_rate":
+            ax.set_xscale("log")
+            plain_log_ticks(ax.xaxis)
+        ax.set_xlabel(name)
     axes[0, 0].set_ylabel("validation loss")
     for ax in axes.flat[len(names) :]:
         ax.set_axis_off()

@@ -10,7 +10,9 @@ from src.plots import save_figure
 TRIALS = pd.DataFrame({
     "tuner": ["random"] * 4 + ["bayesian"] * 2, "loss": [0.3, 0.2, 0.5, 0.4, 0.25, 0.35],
     "filters": ["8-16", "16", "16", "8-16", "16", "16"], "units": [32, np.nan, 64, np.nan, 32, 64],
+    "learning_rate": [0.001, 0.002, 0.003, 0.004, 0.005, 0.03], "augment": np.linspace(0, 2, 6),
 })  # fmt: skip
+SOME = pd.concat([TRIALS, TRIALS[:2].assign(learning_rate=0.01, augment=0.1)], ignore_index=True)
 PAIRS = pd.DataFrame({"fast": [25, 27, 23], "tuned": [20, 24, 19]})
 TIMES = [
     {"name": "D", "group": "the five systems", "seconds": [50, 60, 70], "mean": 0.991,
@@ -39,7 +41,9 @@ LADDER = pd.DataFrame({"change": ["a", "b", "c"], "gain": [np.nan, 0.2, -0.1],
 FIGURES = {
     "ladder": lambda: plots.plot_ladder(LADDER, "T"),
     "accuracy time": lambda: plots.plot_accuracy_time(TIMES, "T"),
-    "trials": lambda: plots.plot_trials(TRIALS, ["filters", "units"], "T"),
+    "trials": lambda: plots.plot_trials(
+        SOME, ["filters", "units", "learning_rate", "augment"], "T"
+    ),
     "pairs": lambda: plots.plot_pairs(PAIRS, "T", "errors"),
     "sizes": lambda: plots.plot_sizes(SIZES, "T"),
     "ways": lambda: plots.plot_ways(WAYS, "T"),
@@ -74,14 +78,18 @@ def test_accuracy_against_seconds_shows_points_intervals_and_groups():
 
 def test_trials_stand_at_their_values_each_tuner_in_a_look_of_its_own():
     figure = FIGURES["trials"]()
-    filters, units, empty = figure.axes
-    assert [label.get_text() for label in filters.get_xticklabels()] == ["8-16", "16"]
+    filters, units, rate, augment, *empty = figure.axes
+    assert [label.get_text() for label in filters.get_xticklabels()] == ["16", "8-16"]
     random, bayesian = filters.lines
-    assert random.get_xdata().round().tolist() == [0, 1, 1, 0] and filters.get_yscale() == "log"
-    assert random.get_ydata().tolist() == [0.3, 0.2, 0.5, 0.4]
+    assert random.get_xdata().round().tolist() == [1, 0, 0, 1, 1, 0]
+    assert random.get_ydata().tolist() == [0.3, 0.2, 0.5, 0.4, 0.3, 0.2]
     assert random.get_color() != bayesian.get_color()
-    assert [line.get_xdata().tolist() for line in units.lines] == [[32, 64], [32, 64]]
-    assert units.lines[0].get_ydata().tolist() == [0.3, 0.5] and not empty.axison
+    assert [label.get_text() for label in units.get_xticklabels()] == ["32", "64", "none"]
+    assert units.lines[1].get_xdata().round().tolist() == [0, 1]
+    assert (
+        rate.get_xscale() == "log" and augment.get_xscale() == "linear"
+    )  # seven values: as they are
+    assert augment.lines[1].get_xdata().tolist() == [1.6, 2] and not any(ax.axison for ax in empty)
     assert legend(figure.legends[0]) == ["random", "bayesian"]
 
 
