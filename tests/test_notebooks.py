@@ -99,7 +99,7 @@ def test_the_sums_over_channels_by_hand_are_those_of_keras():
 def test_tuning_shows_the_committed_comparison():
     book = read(ROOT / "notebooks/04_tuning.ipynb")
     shown = "".join(said(output) for output in outputs(book))
-    assert f"gain: {results.compare_tuned()['gain']['mean']:.1f} errors" in shown
+    assert results.compare_tuned()["gains"].round(1).to_string() in shown
     kept = json.loads((ROOT / "models/best_hyperparameters.json").read_text())
     assert kept["values"] == tuning.best_trial()["values"]
     names = {"tuning": tuning}

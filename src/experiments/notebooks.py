@@ -22,11 +22,6 @@ NOTEBOOKS = ROOT / "notebooks"
 TIMES = ROOT / "models" / "notebook_times.json"
 QUOTE = "**In the published run**"
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?!\w)")
-NOISE = re.compile(  # TensorFlow's start-up lines, which no setting silences
-    r"^([IWE]\d{4} \d\d:\d\d:\d+\.\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
-    r"|WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
-    r"|WARNING:absl:You are saving your model as an HDF5 file )"  # and Keras' word on old formats
-)
 
 
 def run(names: list[str]) -> None:
@@ -152,15 +147,12 @@ def set_parameters(book: nbformat.NotebookNode, values: dict) -> None:
 
 
 def tidy(book: nbformat.NotebookNode) -> None:
-    """Drop TensorFlow's start-up lines, empty outputs, and metadata that changes between runs.
+    """Drop empty outputs, and metadata that changes between runs.
 
     Figures are brought to 256 colours, which takes less than half the space.
     """
     for cell in book.cells:
         for output in cell.get("outputs", []):
-            if output.output_type == "stream" and output.name == "stderr":
-                lines = output.text.splitlines(keepends=True)
-                output.text = "".join(line for line in lines if not NOISE.match(line))
             if "image/png" in output.get("data", {}):
                 output.data["image/png"] = _small_png(output.data["image/png"])
         if "outputs" in cell:

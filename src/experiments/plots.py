@@ -88,13 +88,14 @@ def plot_trials(table, names, title="") -> Figure:
 
 @styled()
 def plot_pairs(table, title="", ylabel="") -> Figure:
-    """Draw a line per seed between two columns of a table, and their means beside them."""
+    """Draw a line per seed through the columns of a table, and their means."""
     figure, ax = new_figure(title, 3.6)
-    ax.plot([0, 1], table.to_numpy().T, "o-", color=GREY, ms=6, lw=1, alpha=0.8)
-    ax.plot([-0.12, 1.12], table.mean(), "D", color=RED, ms=9, label="mean")
-    ax.set_xticks([0, 1], table.columns)
-    ax.set(xlim=(-0.5, 1.5), ylabel=ylabel)
-    ax.legend(loc="upper center")
+    places = np.arange(len(table.columns))
+    ax.plot(places, table.to_numpy().T, "o-", color=GREY, ms=6, lw=1, alpha=0.8)
+    ax.plot(places + 0.06, table.mean(), "D", color=RED, ms=9, ls="", label="mean")
+    ax.set_xticks(places, table.columns)
+    ax.set(xlim=(-0.5, len(places) - 0.5), ylabel=ylabel)
+    ax.legend()
     return figure
 
 

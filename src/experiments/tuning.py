@@ -39,6 +39,7 @@ KINDS = {
 TRIALS = 40  # of `fast`'s length, for each tuner
 UNITS = 9  # parts of `fast`'s length: hyperband trains its trials for 1, 3 or 9 of them
 ROUND = (1,) * 9 + (3,) * 3 + (9,) + (3,) * 5 + (9,) * 5  # its trials, in this order, over again
+WINNERS = {"by_loss": "loss", "by_accuracy": "accuracy"}  # two tries, in this order
 SEED = 0
 ALL = 10**6  # more than a search has trials
 PATIENCE = 120  # seconds that a worker waits for its chief
@@ -299,26 +300,28 @@ def _searches(folder: Path) -> list[Job]:
     return jobs
 
 
-def best_trial(folder: Path = FOLDER) -> dict:
-    """Find the trial with the lowest loss among the searches in `folder`."""
-    return _best(read_searches(folder).values())
+def best_trial(folder: Path = FOLDER, by: str = "accuracy") -> dict:
+    """Find the trial with the lowest "loss", or the highest "accuracy", among the searches."""
+    return _best(read_searches(folder).values(), by)
 
 
-def _best(searches: Iterable[dict]) -> dict:
+def _best(searches: Iterable[dict], by: str) -> dict:
     found = [trial for search in searches for trial in search["trials"]]
-    return min((t for t in found if t["loss"] is not None), key=lambda trial: trial["loss"])
+    sign = -1 if by == "loss" else 1
+    return max((t for t in found if t["loss"] is not None), key=lambda trial: sign * trial[by])
 
 
 def compared_jobs(folder: Path = FOLDER, seeds: int = 10) -> list[Job]:
-    """List trainings of the searches' winner and of `fast`, in turn, seed by seed."""
-    recipes, searches = {"tuned": None, "fast": get_recipe("fast")}, _searches(folder)
+    """List trainings of the searches' winners and of `fast`, in turn, seed by seed."""
+    recipes: dict = dict.fromkeys(WINNERS) | {"fast": get_recipe("fast")}
+    searches = _searches(folder)
     if whole := [store.read(job) for job in searches if store.problem(job) is None]:
-        recipes["tuned"] = recipe_from(_best(whole)["values"])
+        recipes |= {name: recipe_from(_best(whole, by)["values"]) for name, by in WINNERS.items()}
     jobs = []
     for seed in range(seeds):
         for name, recipe in recipes.items():
             settings = recipe.settings() if recipe else {}  # of a winner that is not known yet
-            needs = tuple(searches) if name == "tuned" else ()
+            needs = () if name == "fast" else tuple(searches)
             path = folder / "compared" / f"{name}-{seed}.json"
             jobs.append(
                 Job(path, settings, partial(_compare, recipe, seed), needs, (), "make tune")

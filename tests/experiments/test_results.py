@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src import evaluation
 from src.experiments import ensembles, plan, results, runs, store, tuning
 from src.recipes import RECIPES, Recipe
 
@@ -190,25 +191,31 @@ def some(n, start=0):
     return list(range(start, start + n))
 
 
-def test_the_winner_is_compared_over_seeds_and_images(put, tmp_path):
-    values = {"filters": "24-48-64", "batch_size": 64}
+def test_winners_are_compared_over_seeds_and_images(put, tmp_path):
+    lowest, highest = ({"filters": "24-48-64", "batch_size": size} for size in (64, 128))
     for kind in tuning.KINDS:
-        put(tuning.search_job(kind, tmp_path), trials=[{"loss": 0.1, "values": values}])
-    tuned = [some(seed) for seed in range(10)]
-    wrong = {"tuned": iter(tuned), "fast": iter([some(20)] * 10)}
+        trials = [{"loss": 0.1, "accuracy": 0.8, "values": lowest},
+                  {"loss": 0.2, "accuracy": 0.9, "values": highest}]  # fmt: skip
+        put(tuning.search_job(kind, tmp_path), trials=trials)
+    by_loss = [some(seed) for seed in range(10)]
+    wrong = {"by_loss": iter(by_loss), "by_accuracy": iter([some(25)] * 10)}
+    wrong["fast"] = iter([some(20)] * 10)
     for job in tuning.compared_jobs(tmp_path):
         name = job.path.stem.split("-")[0]
-        seconds = 30.0 if name == "tuned" else 20.0
+        assert job.settings["batch_size"] == (64 if name == "by_loss" else 128)
+        seconds = 30.0 if name == "by_loss" else 20.0
         put(job, wrong=next(wrong[name]), n=1000, parameters=7, seconds=seconds)
     found = results.compare_tuned(tmp_path)
-    assert found["time_ratio"] == 1.5 and found["errors"]["fast"].tolist() == [20] * 10
-    gains = [20 - len(rows) for rows in tuned]
-    assert found["gain"]["mean"] == pytest.approx(np.mean(gains)) and found["gain"]["n"] == 10
-    assert found["gain"]["sd"] == pytest.approx(np.std(gains, ddof=1))
-    per_image = [1000 * np.mean([(i < 20) - (i in rows) for rows in tuned]) for i in range(1000)]
-    over_images = found["gain_over_images"]
-    assert over_images["sd"] == pytest.approx(np.std(per_image, ddof=1))
-    assert over_images["mean"] == pytest.approx(np.mean(gains)) and over_images["n"] == 1000
+    assert found["errors"].columns.tolist() == ["fast", "by_loss", "by_accuracy"]
+    assert found["errors"]["fast"].tolist() == [20] * 10
+    one, other = found["gains"].loc["by_loss"], found["gains"].loc["by_accuracy"]
+    assert one.time_ratio == 1.5 and other.time_ratio == 1 and other["mean"] == -5
+    gains = [20 - len(rows) for rows in by_loss]
+    over_seeds = evaluation.spread(gains)
+    assert [one["mean"], one.low, one.high] == [over_seeds[key] for key in ("mean", "low", "high")]
+    per_image = [1000 * np.mean([(i < 20) - (i in rows) for rows in by_loss]) for i in range(1000)]
+    over_images = evaluation.spread(per_image)
+    assert [one.images_low, one.images_high] == [over_images["low"], over_images["high"]]
 
 
 def test_the_cost_of_trials_adds_up_in_each_search():

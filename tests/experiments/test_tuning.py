@@ -37,7 +37,7 @@ def fitted(monkeypatch):
     def fit(recipe, digits, share):
         rate = recipe.optimizer["learning_rate"]
         calls.append((rate, share))
-        return {"loss": rate, "accuracy": 0.5}
+        return {"loss": rate, "accuracy": rate}
 
     monkeypatch.setattr(tuning, "fit", fit)
     return calls
@@ -281,11 +281,13 @@ def test_run_searches_once_and_compares_the_winner(results, fitted, monkeypatch,
     tuning.run(**size)
     assert {s["settings"]["trials"] for s in tuning.read_searches(folder).values()} == {2}
     jobs = tuning.compared_jobs(folder)
-    assert [job.path.stem for job in jobs[:3]] == ["tuned-0", "fast-0", "tuned-1"]
-    tuned, fast = (store.read(job) for job in jobs[:2])
-    rate = tuning.best_trial(folder)["values"]["learning_rate"]
-    assert rate == tuned["settings"]["optimizer"]["learning_rate"] == min(c[0] for c in fitted)
-    assert tuned["n"] == 119 and set(fast) >= {"seconds", "parameters", "wrong", "environment"}
+    assert [job.path.stem for job in jobs[:3]] == ["by_loss-0", "by_accuracy-0", "fast-0"]
+    lowest, highest, fast = (store.read(job) for job in jobs[:3])
+    for winner, by, best in ((lowest, "loss", min), (highest, "accuracy", max)):
+        rate = winner["settings"]["optimizer"]["learning_rate"]
+        assert rate == tuning.best_trial(folder, by)["values"]["learning_rate"]
+        assert rate == best(call[0] for call in fitted)
+    assert lowest["n"] == 119 and set(fast) >= {"seconds", "parameters", "wrong", "environment"}
     before = len(fitted)
     tuning.run(["random"], **size)
     said = capsys.readouterr().out
