@@ -49,8 +49,7 @@ def executed(request, sample, kaggle, run_notebooks, tmp_path_factory):
         write_idx(place / f"{part}-labels-idx1-ubyte.gz", labels[:n])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_HOME", str(folder / "keras"))
-        small = {name: SMALL[name] for name in ("01_eda", "02_training")}  # the rest takes minutes
-        books = run_notebooks(small, "fashion_mnist", folder)
+        books = run_notebooks(SMALL, "fashion_mnist", folder)
     return folder / "fashion_mnist", books, ("Trousers", "Sandal")
 
 
@@ -71,8 +70,7 @@ def test_they_run_without_error_text_and_write_what_02_and_04_keep(executed):
         assert [o.text for o in outputs if o.get("name") == "stderr"] == [], name
     kept = {"baselines.json", "best_model.keras", "mnist_cnn_final.keras"}
     kept |= {"mnist_cnn_weights.weights.h5", "training_history.json"}
-    if "04_tuning" in books:
-        kept |= {"best_hyperparameters.json", "tuned.keras"}
+    kept |= {"best_hyperparameters.json", "tuned.keras"}
     assert {path.name for path in (folder / "models").iterdir()} == kept
     history = json.loads((folder / "models/training_history.json").read_text())
     assert len(history["epochs"]["val_loss"]) == 2 and history["settings"]["filters"] == [4, 4, 4]
