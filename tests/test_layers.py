@@ -11,7 +11,7 @@ from src.config import ROOT
 
 SRC = ROOT / "src"
 LATE = {("src.reading.inference", "src.models")}  # inside a function, for Keras files alone
-LIMITS = {"core": 2329, "src": 5684, "tests": 6201}  # lines; to be lowered as rooms shrink
+LIMITS = {"core": 2329, "src": 5679, "tests": 6198}  # lines; to be lowered as rooms shrink
 FREE = {"src.reading.export"}  # may import all of the core
 
 

@@ -229,8 +229,7 @@ def compare_tuned(folder: Path = MODELS / "tuning") -> dict:
     """Compare the searches' winners with `fast` on the images held back, over paired seeds.
 
     `errors`: a row per seed, a column per recipe. `gains`: a row per winner, how many errors it
-    makes less than `fast`, with 95% intervals over seeds (`low`, `high`) and over images, and how
-    many times as long it trains.
+    makes less than `fast`, with 95% intervals over seeds (`low`, `high`) and over images.
     """
     found: dict = {}
     for job in tuning.compared_jobs(folder):
@@ -240,16 +239,12 @@ def compare_tuned(folder: Path = MODELS / "tuning") -> dict:
         name: np.array([np.isin(range(n), run["wrong"]) for run in seeds], int)
         for name, seeds in found.items()
     }
-    seconds = {name: np.median([run["seconds"] for run in seeds]) for name, seeds in found.items()}
     gains = {}
     for name in tuning.WINNERS:
         gain = wrong["fast"] - wrong[name]
-        over_images = evaluation.spread(gain.mean(axis=0) * n)
-        gains[name] = {
-            key: evaluation.spread(gain.sum(axis=1))[key] for key in ("mean", "low", "high")
-        }
-        gains[name] |= {f"images_{key}": over_images[key] for key in ("low", "high")}
-        gains[name]["time_ratio"] = seconds[name] / seconds["fast"]
+        seeds, images = map(evaluation.spread, (gain.sum(axis=1), gain.mean(axis=0) * n))
+        gains[name] = {key: seeds[key] for key in ("mean", "low", "high")}
+        gains[name] |= {f"images_{key}": images[key] for key in ("low", "high")}
     errors = pd.DataFrame({name: wrong[name].sum(axis=1) for name in ("fast", *tuning.WINNERS)})
     return {"n": n, "errors": errors, "gains": pd.DataFrame(gains).T}
 
